@@ -1,0 +1,35 @@
+# Works on a fresh Debian 12 as root with nothing but make installed; each target sets up what it needs.
+.PHONY: help setup setup-dev demo test lint bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make demo    run a job, checkpoint it, kill it, restore it, and show what happened'
+	@echo 'make test    lint and run all tests (root)'
+	@echo 'make lint    ruff, mypy --strict, import contracts'
+	@echo 'make bench   measure checkpoint and restore'
+	@echo 'make clean   remove what these made in the checkout'
+
+setup:
+	@tools/setup
+
+setup-dev:
+	@tools/setup --dev
+
+demo: setup
+	@tools/demo
+
+lint: setup-dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-cache
+
+test: lint
+	.venv/bin/pytest -q
+
+bench: setup-dev
+	.venv/bin/python -m benchmarks
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
