@@ -1,0 +1,70 @@
+"""/proc/PID/fd and fdinfo: the descriptors of a process."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from orchestrator.linux.procfs import read_file
+
+
+class FdInfo(NamedTuple):
+    """One fdinfo file. ``flags`` are O_* bits, O_CLOEXEC among them.
+
+    ``ino`` is 0 where the kernel does not tell it (before 5.14). ``extra`` holds the remaining lines as
+    (key, value) in their order, e.g. ("eventfd-count", "0"), ("tfd", "5 events: ..."),
+    ("inotify", "wd:1 ino:..."), ("lock", "1: POSIX ...").
+    """
+
+    pos: int
+    flags: int
+    mnt_id: int
+    ino: int
+    extra: tuple[tuple[str, str], ...]
+
+    def get(self, key: str) -> str | None:
+        """Return the value of the first extra line with this key."""
+        for name, value in self.extra:
+            if name == key:
+                return value
+        return None
+
+    def all(self, key: str) -> list[str]:
+        """Return the values of every extra line with this key."""
+        return [value for name, value in self.extra if name == key]
+
+
+def list_fds(pid: int) -> list[int]:
+    """List the open descriptors of a process, ascending."""
+    return sorted(map(int, os.listdir(f"/proc/{pid}/fd")))
+
+
+def readlink_fd(pid: int, fd: int) -> str:
+    """Say what a descriptor points to, e.g. "pipe:[123]" or "/tmp/x (deleted)"."""
+    return os.readlink(f"/proc/{pid}/fd/{fd}")
+
+
+def _extra(line: str) -> tuple[str, str]:
+    if line.startswith(("inotify ", "fanotify ")):
+        key, _, value = line.partition(" ")
+    else:
+        key, _, value = line.partition(":")
+    return key, value.strip()
+
+
+def parse_fdinfo(raw: bytes) -> FdInfo:
+    """Parse one fdinfo file."""
+    lines = raw.decode(errors="surrogateescape").split("\n")
+    pos, flags, mnt_id = lines[0], lines[1], lines[2]
+    if not (pos.startswith("pos:") and flags.startswith("flags:") and mnt_id.startswith("mnt_id:")):
+        raise ValueError(f"fdinfo does not begin with pos, flags, mnt_id: {lines[:3]}")
+    ino, rest = 0, 3
+    if lines[3].startswith("ino:"):
+        ino, rest = int(lines[3][4:]), 4
+    extra = tuple([_extra(line) for line in lines[rest:] if line])
+    return FdInfo(int(pos[4:]), int(flags[6:], 8), int(mnt_id[7:]), ino, extra)
+
+
+def read_fdinfo(pid: int, fd: int) -> FdInfo:
+    """Read what the kernel tells about one descriptor."""
+    return parse_fdinfo(read_file(f"/proc/{pid}/fdinfo/{fd}"))

@@ -1,0 +1,125 @@
+"""/proc/PID/maps and smaps: the VMAs of a process and their flags.
+
+Both are consistent only while the process is held: the kernel prints them page by page.
+"""
+
+from __future__ import annotations
+
+import re
+from mmap import PROT_EXEC, PROT_READ, PROT_WRITE
+from typing import NamedTuple
+
+from orchestrator.linux.procfs import read_file
+
+
+class MapLine(NamedTuple):
+    """One VMA. ``prot`` holds PROT_* bits, ``dev`` is (major, minor).
+
+    ``path`` is as the kernel prints it, e.g. b"[heap]", b"[anon:name]", b"/memfd:name", b"" for
+    anonymous memory. A file may itself be called "x (deleted)", and a backslash is not escaped, so
+    what must be certain is asked of /proc/PID/map_files. ``page_size`` (bytes) is known from smaps
+    alone; 0 from maps.
+    """
+
+    start: int
+    end: int
+    prot: int
+    shared: bool
+    offset: int
+    dev: tuple[int, int]
+    inode: int
+    path: bytes
+    deleted: bool
+    page_size: int = 0
+
+
+VmFlags = tuple[str, ...]
+"""The two-letter codes of the VmFlags line, in the kernel's order. See proc_pid_smaps(5)."""
+
+_LINE = re.compile(rb"([0-9a-f]+)-([0-9a-f]+) (....) ([0-9a-f]+) ([0-9a-f]+:[0-9a-f]+) (\d+) *([^\n]*)(?:\n|\Z)")
+_DELETED = b" (deleted)"
+_PERMISSIONS = {
+    b"".join((b"r" if r else b"-", b"w" if w else b"-", b"x" if x else b"-", b"s" if s else b"p")): (r | w | x, s)
+    for r in (0, PROT_READ)
+    for w in (0, PROT_WRITE)
+    for x in (0, PROT_EXEC)
+    for s in (False, True)
+}
+
+
+def _device(text: bytes) -> tuple[int, int]:
+    major, _, minor = text.partition(b":")
+    return int(major, 16), int(minor, 16)
+
+
+def _path(text: bytes) -> tuple[bytes, bool]:
+    if b"\\012" in text:
+        text = text.replace(b"\\012", b"\n")
+    if text.endswith(_DELETED):
+        return text[: -len(_DELETED)], True
+    return text, False
+
+
+def parse_maps(raw: bytes) -> list[MapLine]:
+    """Parse a maps file, lowest address first."""
+    devices: dict[bytes, tuple[int, int]] = {}
+    paths: dict[bytes, tuple[bytes, bool]] = {}
+    lines = []
+    for start, end, perms, offset, dev, inode, text in _LINE.findall(raw):
+        prot, shared = _PERMISSIONS[perms]
+        device = devices.get(dev)
+        if device is None:
+            device = devices[dev] = _device(dev)
+        path = paths.get(text)
+        if path is None:
+            path = paths[text] = _path(text)
+        lines.append(
+            MapLine(int(start, 16), int(end, 16), prot, shared, int(offset, 16), device, int(inode), path[0], path[1])
+        )
+    return lines
+
+
+def read_maps(pid: int) -> list[MapLine]:
+    """Read the VMAs of a process. Empty for a zombie and for a kernel thread."""
+    return parse_maps(read_file(f"/proc/{pid}/maps"))
+
+
+_FLAGS_SEEN: dict[bytes, VmFlags] = {}
+
+
+def parse_smaps_flags(raw: bytes) -> list[tuple[MapLine, VmFlags]]:
+    """Parse a smaps file for its VMAs, their page sizes and their flags."""
+    # Every record ends with its VmFlags line, and no path holds a newline: so these bytes part the records.
+    parts = raw.split(b"\nVmFlags:")
+    headers = []
+    codes = []
+    page_sizes = []
+    body = parts[0]
+    for part in parts[1:]:
+        header, _, rest = body.partition(b"\n")
+        headers.append(header)
+        page_sizes.append(4096 if b"KernelPageSize:        4 kB\n" in rest else _kernel_page_size(rest))
+        text, _, body = part.partition(b"\n")
+        flags = _FLAGS_SEEN.get(text)
+        if flags is None:
+            flags = _FLAGS_SEEN[text] = tuple(text.decode().split())
+        codes.append(flags)
+    lines = parse_maps(b"\n".join(headers))
+    if len(lines) != len(codes):
+        raise ValueError(f"smaps: {len(lines)} VMAs but {len(codes)} VmFlags lines")
+    return [
+        (line._replace(page_size=page_size), flags)
+        for line, flags, page_size in zip(lines, codes, page_sizes, strict=True)
+    ]
+
+
+def _kernel_page_size(record: bytes) -> int:
+    found = re.search(rb"^KernelPageSize: +(\d+) kB$", record, re.MULTILINE)
+    if found is None:
+        raise ValueError("smaps: a VMA without KernelPageSize")
+    return int(found[1]) * 1024
+
+
+def read_smaps_flags(pid: int) -> list[tuple[MapLine, VmFlags]]:
+    """Read the VMAs of a process with their flags. The kernel walks all its page tables for this."""
+    return parse_smaps_flags(read_file(f"/proc/{pid}/smaps"))

@@ -1,0 +1,217 @@
+"""NETLINK_SOCK_DIAG: the sockets of the caller's network namespace. See sock_diag(7)."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_NETLINK_SOCK_DIAG = 4
+_SOCK_DIAG_BY_FAMILY = 20
+_NLM_F_REQUEST = 0x1
+_NLM_F_DUMP_INTR = 0x10
+_NLM_F_DUMP = 0x300
+_NLMSG_ERROR = 2
+_NLMSG_DONE = 3
+
+_nlmsghdr = struct.Struct("=IHHII")
+_nlattr = struct.Struct("=HH")
+_unix_diag_req = struct.Struct("=BBHIII8s")
+_unix_diag_msg = struct.Struct("=BBBBI8s")
+_inet_diag_req_v2 = struct.Struct("=BBBBI48s")
+# family, state, timer, retrans; sport, dport, src, dst, if, cookie; expires, rqueue, wqueue, uid, inode
+_inet_diag_msg = struct.Struct("=BBBB2s2s16s16sI8sIIIII")
+_two_u32 = struct.Struct("=II")
+_u32 = struct.Struct("=I")
+assert _nlmsghdr.size == 16
+assert _unix_diag_req.size == 24
+assert _unix_diag_msg.size == 16
+assert _inet_diag_req_v2.size == 56
+assert _inet_diag_msg.size == 72
+
+_UDIAG_SHOW_ALL = 0x01 | 0x02 | 0x04 | 0x08 | 0x10 | 0x40  # name, vfs, peer, icons, rqlen, uid
+_UNIX_DIAG_NAME = 0
+_UNIX_DIAG_VFS = 1
+_UNIX_DIAG_PEER = 2
+_UNIX_DIAG_ICONS = 3
+_UNIX_DIAG_RQLEN = 4
+_UNIX_DIAG_SHUTDOWN = 6
+_UNIX_DIAG_UID = 7
+
+TCP_ESTABLISHED = 1
+TCP_SYN_SENT = 2
+TCP_SYN_RECV = 3
+TCP_FIN_WAIT1 = 4
+TCP_FIN_WAIT2 = 5
+TCP_TIME_WAIT = 6
+TCP_CLOSE = 7
+TCP_CLOSE_WAIT = 8
+TCP_LAST_ACK = 9
+TCP_LISTEN = 10
+TCP_CLOSING = 11
+"""States, of Unix sockets too: listening is TCP_LISTEN, connected TCP_ESTABLISHED, else TCP_CLOSE."""
+
+RCV_SHUTDOWN = 1
+SEND_SHUTDOWN = 2
+
+_RECEIVE_BYTES = 1 << 18
+_ATTEMPTS = 16
+
+
+class UnixDiag(NamedTuple):
+    """One Unix socket.
+
+    ``type`` is SOCK_*. ``name`` is the bound address, abstract ones beginning with a zero byte. ``vfs`` is
+    (st_dev, inode's low 32 bits) of the file it is bound to. ``icons`` are the inodes of connections not
+    yet accepted, 0 for one whose client has closed. In a listening socket ``rqueue`` counts
+    connections waiting and ``wqueue`` is the backlog; else bytes.
+    """
+
+    type: int
+    state: int
+    ino: int
+    name: bytes | None
+    vfs: tuple[int, int] | None
+    peer: int | None
+    icons: tuple[int, ...]
+    rqueue: int
+    wqueue: int
+    shutdown: int
+    uid: int
+
+
+class InetDiag(NamedTuple):
+    """One TCP, UDP or raw socket. ``ino`` is 0 for one that no descriptor holds (e.g. TIME_WAIT)."""
+
+    state: int
+    src: str
+    sport: int
+    dst: str
+    dport: int
+    ino: int
+    uid: int
+    rqueue: int
+    wqueue: int
+    interface: int
+
+
+class _Interrupted(Exception):
+    """The kernel's list changed under the dump."""
+
+
+def _messages(request: bytes) -> Iterator[memoryview]:
+    header = _nlmsghdr.pack(_nlmsghdr.size + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST | _NLM_F_DUMP, 1, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as netlink:
+        netlink.sendto(header + request, (0, 0))
+        buffer = bytearray(_RECEIVE_BYTES)
+        view = memoryview(buffer)
+        interrupted = False
+        while True:
+            size, _, flags, _ = netlink.recvmsg_into([buffer])
+            if flags & socket.MSG_TRUNC:
+                raise OSError(f"sock_diag: a datagram above {_RECEIVE_BYTES} bytes")
+            offset = 0
+            while offset < size:
+                length, kind, message_flags, _, _ = _nlmsghdr.unpack_from(buffer, offset)
+                interrupted |= bool(message_flags & _NLM_F_DUMP_INTR)
+                body = view[offset + _nlmsghdr.size : offset + length]
+                if kind in (_NLMSG_ERROR, _NLMSG_DONE):
+                    number = -struct.unpack_from("=i", body)[0] if len(body) >= 4 else 0
+                    if number:
+                        raise OSError(number, os.strerror(number))
+                    if interrupted:
+                        raise _Interrupted
+                    return
+                yield body
+                offset += length + 3 & ~3
+
+
+def _dump(request: bytes, what: str) -> list[bytes]:
+    for _ in range(_ATTEMPTS):
+        try:
+            return [bytes(body) for body in _messages(request)]
+        except _Interrupted:
+            continue
+        except OSError as error:
+            error.add_note(f"sock_diag dump of {what}")
+            raise
+    raise InterruptedError(f"sock_diag: the {what} changed during each of {_ATTEMPTS} dumps")
+
+
+def _attributes(body: bytes, offset: int) -> dict[int, bytes]:
+    attributes = {}
+    while offset + _nlattr.size <= len(body):
+        length, kind = _nlattr.unpack_from(body, offset)
+        attributes[kind] = body[offset + _nlattr.size : offset + length]
+        offset += length + 3 & ~3
+    return attributes
+
+
+def _unix(body: bytes) -> UnixDiag:
+    _, kind, state, _, ino, _ = _unix_diag_msg.unpack_from(body)
+    attributes = _attributes(body, _unix_diag_msg.size)
+    vfs = None
+    if raw := attributes.get(_UNIX_DIAG_VFS):
+        inode, dev = _two_u32.unpack(raw)
+        # The kernel's own dev_t: 20 bits of minor.
+        vfs = (os.makedev(dev >> 20, dev & 0xFFFFF), inode)
+    raw = attributes.get(_UNIX_DIAG_PEER)
+    peer = _u32.unpack(raw)[0] if raw else None
+    icons = attributes.get(_UNIX_DIAG_ICONS, b"")
+    raw = attributes.get(_UNIX_DIAG_RQLEN)
+    rqueue, wqueue = _two_u32.unpack(raw) if raw else (0, 0)
+    raw = attributes.get(_UNIX_DIAG_SHUTDOWN)
+    shutdown = raw[0] if raw else 0
+    raw = attributes.get(_UNIX_DIAG_UID)
+    uid = _u32.unpack(raw)[0] if raw else 0
+    return UnixDiag(
+        kind,
+        state,
+        ino,
+        attributes.get(_UNIX_DIAG_NAME),
+        vfs,
+        peer,
+        struct.unpack(f"={len(icons) // 4}I", icons),
+        rqueue,
+        wqueue,
+        shutdown,
+        uid,
+    )
+
+
+def unix_sockets() -> dict[int, UnixDiag]:
+    """Dump the Unix sockets by inode."""
+    request = _unix_diag_req.pack(socket.AF_UNIX, 0, 0, 0xFFFFFFFF, 0, _UDIAG_SHOW_ALL, b"\0" * 8)
+    return {diag.ino: diag for diag in map(_unix, _dump(request, "Unix sockets"))}
+
+
+def inet_sockets(family: int, protocol: int) -> list[InetDiag]:
+    """Dump the sockets of AF_INET or AF_INET6 and one IPPROTO_*.
+
+    A socket that is neither bound nor connected is in no list of the kernel and is not found. OSError
+    ENOENT where the kernel has no diag module for the protocol.
+    """
+    request = _inet_diag_req_v2.pack(family, protocol, 0, 0, 0xFFFFFFFF, b"\0" * 48)
+    size = 4 if family == socket.AF_INET else 16
+    sockets = []
+    for body in _dump(request, f"family {family} protocol {protocol} sockets"):
+        (_, state, _, _, sport, dport, src, dst, interface, _, _, rqueue, wqueue, uid, ino) = (
+            _inet_diag_msg.unpack_from(body)
+        )
+        sockets.append(
+            InetDiag(
+                state,
+                socket.inet_ntop(family, src[:size]),
+                int.from_bytes(sport, "big"),
+                socket.inet_ntop(family, dst[:size]),
+                int.from_bytes(dport, "big"),
+                ino,
+                uid,
+                rqueue,
+                wqueue,
+                interface,
+            )
+        )
+    return sockets
