@@ -1,0 +1,233 @@
+"""Tapes: lists of system calls that another task makes for us.
+
+A tape is written down here, encoded for the memory it will lie in, played by the machine code in
+``linux/arch`` and read back. It prints as strace would print it. An entry is ten 64-bit words:
+number, six arguments, the address that takes the result, flags, the result.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from orchestrator.ids import FarAddr, Pid, Tid
+from orchestrator.linux import syscalls
+from orchestrator.linux.call import machine
+from orchestrator.tape.strace import render_call
+
+_ENTRY = struct.Struct("<10Q")
+ENTRY_SIZE = _ENTRY.size
+MAY_FAIL = 1
+_CLOSING = 2
+TAPE_SIGNAL = int(signal.SIGWINCH)
+"""The signal by which a task tells that its tape is at its end; ignored by default, should nobody listen."""
+_MASK64 = (1 << 64) - 1
+_NOT_PLAYED = 0x7FFF_FFFF_FFFF_FFFF
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """The result of an earlier entry, usable once as an argument of a later one."""
+
+    entry: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """Bytes that travel with the tape; as an argument it is their address."""
+
+    offset: int
+    size: int
+
+    def at(self, shift: int) -> Inside:
+        """Point into the block, ``shift`` bytes from its start."""
+        return Inside(self.offset + shift)
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """An address inside the tape's data."""
+
+    offset: int
+
+
+Argument = int | bytes | str | Result | Block | Inside
+
+
+class TapeError(Exception):
+    """A tape that stopped at an entry that must not fail."""
+
+    def __init__(self, tape: Tape, entry: int, errno: int) -> None:
+        self.tape = tape
+        self.entry = entry
+        self.errno = errno
+        super().__init__(f"{tape.render_entry(entry)} = -1 {os.strerror(errno)}")
+
+
+class Tape:
+    """A growing list of system calls with their data.
+
+    ``tape.openat(AT_FDCWD, b"/dev/null", O_RDWR)`` adds an entry and returns its :class:`Result`.
+    """
+
+    __slots__ = ("_calls", "_data", "_links", "_may_fail", "_pointers", "label")
+
+    def __init__(self, label: str = "") -> None:
+        self.label = label
+        self._calls: list[tuple[str, tuple[Argument, ...]]] = []
+        self._may_fail: set[int] = set()
+        self._links: dict[int, tuple[int, int]] = {}  # entry -> (later entry, argument)
+        self._pointers: list[tuple[int, int]] = []
+        self._data = bytearray()
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def __getattr__(self, name: str) -> Callable[..., Result]:
+        if name not in syscalls.SYSCALLS:
+            raise AttributeError(f"{name} is not in the system-call table")
+
+        def add(*arguments: Argument, may_fail: bool = False) -> Result:
+            return self.call(name, *arguments, may_fail=may_fail)
+
+        return add
+
+    def call(self, name: str, *arguments: Argument, may_fail: bool = False) -> Result:
+        """Add one system call. ``bytes`` travel as given, ``str`` with a NUL behind, both by address."""
+        entry = len(self._calls)
+        fixed = arguments
+        for argument in arguments:
+            if type(argument) is not int:
+                fixed = tuple(self._fix(entry, i, a) for i, a in enumerate(arguments))
+                break
+        self._calls.append((name, fixed))
+        if may_fail:
+            self._may_fail.add(entry)
+        return Result(entry)
+
+    def _fix(self, entry: int, position: int, argument: Argument) -> Argument:
+        if isinstance(argument, str):
+            return self.block(os.fsencode(argument) + b"\0")
+        if isinstance(argument, bytes):
+            return self.block(argument)
+        if isinstance(argument, Result):
+            if argument.entry in self._links:
+                raise ValueError(f"the result of entry {argument.entry} is used twice")
+            self._links[argument.entry] = (entry, position)
+        return argument
+
+    def block(self, content: bytes) -> Block:
+        """Let ``content`` travel with the tape."""
+        offset = len(self._data)
+        self._data += content
+        self._data += bytes(-len(self._data) % 8)
+        return Block(offset, len(content))
+
+    def space(self, size: int) -> Block:
+        """Reserve ``size`` zero bytes that the calls fill."""
+        return self.block(bytes(size))
+
+    def point(self, where: Block, shift: int, target: Block) -> None:
+        """Store, at encoding, the address of ``target`` into ``where`` (for structs with pointers)."""
+        self._pointers.append((where.offset + shift, target.offset))
+
+    @property
+    def size(self) -> int:
+        """The bytes that :meth:`encode` returns."""
+        return (len(self._calls) + _CLOSING) * ENTRY_SIZE + len(self._data)
+
+    def closing_at(self, at: FarAddr) -> FarAddr:
+        """Return where the closing entries lie in a tape encoded for ``at``."""
+        return FarAddr(at + len(self._calls) * ENTRY_SIZE)
+
+    def encode(self, at: FarAddr, pid: Pid, tid: Tid) -> bytes:
+        """Encode for the address ``at`` in the task ``tid`` of ``pid``: entries, closing entries, data.
+
+        The closing entries are played at the end and after a failure. The first stops the task with
+        a signal of its own; the second, rt_sigreturn, is only reached when no tracer is there any more.
+        """
+        numbers = _numbers()
+        data_at = self.closing_at(at) + _CLOSING * ENTRY_SIZE
+        out = bytearray((len(self._calls) + _CLOSING) * ENTRY_SIZE)
+        pack_into = _ENTRY.pack_into
+        for entry, (name, arguments) in enumerate(self._calls):
+            words = [
+                argument & _MASK64
+                if isinstance(argument, int)
+                else 0
+                if isinstance(argument, Result)
+                else data_at + argument.offset  # type: ignore[union-attr]
+                for argument in arguments
+            ]
+            words += [0] * (6 - len(words))
+            link = self._links.get(entry)
+            target = at + link[0] * ENTRY_SIZE + 8 + link[1] * 8 if link else 0
+            flags = MAY_FAIL if entry in self._may_fail else 0
+            pack_into(out, entry * ENTRY_SIZE, numbers[name], *words, target, flags, _NOT_PLAYED)
+        end = len(self._calls) * ENTRY_SIZE
+        pack_into(out, end, numbers["tgkill"], pid, tid, TAPE_SIGNAL, 0, 0, 0, 0, MAY_FAIL, 0)
+        pack_into(out, end + ENTRY_SIZE, numbers["rt_sigreturn"], 0, 0, 0, 0, 0, 0, 0, MAY_FAIL, 0)
+        out += self._data
+        for where, target in self._pointers:
+            struct.pack_into("<Q", out, data_at - at + where, data_at + target)
+        return bytes(out)
+
+    def read_back(self, memory: bytes) -> Played:
+        """Interpret the memory of a played tape; raise TapeError if it stopped early."""
+        played = Played(self, memory)
+        for entry in range(len(self._calls)):
+            result = played.result(entry)
+            if result < 0 and entry not in self._may_fail:
+                raise TapeError(self, entry, -result)
+        return played
+
+    def entries(self) -> Iterator[str]:
+        """Render every entry."""
+        return (self.render_entry(entry) for entry in range(len(self._calls)))
+
+    def render_entry(self, entry: int) -> str:
+        """Render one entry as strace would."""
+        name, arguments = self._calls[entry]
+        shown: list[int | str | bytes] = []
+        for argument in arguments:
+            if isinstance(argument, int):
+                shown.append(argument)
+            elif isinstance(argument, Result):
+                shown.append(f"${argument.entry}")
+            elif isinstance(argument, Block):
+                shown.append(bytes(self._data[argument.offset : argument.offset + argument.size]))
+            else:
+                shown.append("&data")
+        return render_call(name, shown)
+
+
+class Played:
+    """The results of a tape that was played."""
+
+    __slots__ = ("_memory", "_tape")
+
+    def __init__(self, tape: Tape, memory: bytes) -> None:
+        self._tape = tape
+        self._memory = memory
+
+    def result(self, which: int | Result) -> int:
+        """Return an entry's result; a negative number is an errno that was allowed."""
+        entry = which.entry if isinstance(which, Result) else which
+        return int(struct.unpack_from("<q", self._memory, entry * ENTRY_SIZE + 72)[0])
+
+    def data(self, block: Block) -> bytes:
+        """Return the bytes of a block after the play."""
+        start = (len(self._tape) + _CLOSING) * ENTRY_SIZE + block.offset
+        return self._memory[start : start + block.size]
+
+
+_number_cache: dict[str, int] = {}
+
+
+def _numbers() -> dict[str, int]:
+    if not _number_cache:
+        _number_cache.update(syscalls.numbers(machine()))
+    return _number_cache

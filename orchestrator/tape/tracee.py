@@ -1,0 +1,210 @@
+"""A task under our ptrace that plays tapes.
+
+A played tape heals itself: it ends by sending its own task a SIGWINCH, where we take over again, and
+behind that stands rt_sigreturn with a frame of the task's own registers. Should orch die meanwhile,
+the signal passes unnoticed (or reaches the task's handler for window changes) and the frame resumes
+the task where it was.
+"""
+
+from __future__ import annotations
+
+import errno
+import signal
+import struct
+from typing import NamedTuple
+
+from orchestrator.ids import FarAddr, HostTid, Pid, Tid
+from orchestrator.linux import ptrace, vdso
+from orchestrator.linux.arch import x86_64 as arch
+from orchestrator.tape.build import TAPE_SIGNAL, Played, Tape
+from orchestrator.tape.memory import Memory
+
+MASK_ALL_BUT_TAPE_SIGNAL = (1 << 64) - 1 & ~(1 << TAPE_SIGNAL - 1)
+_SI_TKILL = -6
+_CODE_SPACE = 4096
+_HANDLER_STACK = 32 * 1024
+_SIGINFO_HEAD = struct.Struct("<iiiiii")  # si_signo, si_errno, si_code, pad, si_pid, si_uid
+_STOP_SIGNALS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+
+
+class TaskGone(Exception):
+    """A task ended while it was traced."""
+
+    def __init__(self, tid: HostTid, status: int) -> None:
+        super().__init__(f"task {tid} ended with wait status {status:#x}")
+        self.tid = tid
+        self.status = status
+
+
+class Workspace(NamedTuple):
+    """Memory in a task for the loop, a signal frame and tapes."""
+
+    base: FarAddr
+    size: int
+
+    @property
+    def frame(self) -> FarAddr:
+        """Where the signal frame lies; below it there is room for a handler's stack."""
+        return FarAddr(self.base + _CODE_SPACE + _HANDLER_STACK)
+
+
+def workspace_size(tape_bytes: int, xstate: bytes) -> int:
+    """Return the bytes of a workspace for tapes of up to ``tape_bytes``, in whole pages."""
+    needed = _CODE_SPACE + _HANDLER_STACK + arch.sigframe_size(xstate) + 64 + tape_bytes
+    return needed + 4095 & ~4095
+
+
+class Tracee:
+    """A stopped task. ``registers`` and ``sigmask`` are the task's own, not those of a tape."""
+
+    __slots__ = (
+        "_extra_signals", "_playing", "memory", "pid", "registers", "sigmask", "stopped_by", "syscall_at", "tid", "vtid", "xstate",
+    )  # fmt: skip
+
+    def __init__(self, tid: HostTid, pid: Pid, vtid: Tid, memory: Memory, syscall_at: FarAddr) -> None:
+        self.tid = tid
+        self.pid = pid
+        self.vtid = vtid
+        self.memory = memory
+        self.syscall_at = syscall_at
+        self.registers: list[int] = []
+        self.xstate = b""
+        self.sigmask = 0
+        self.stopped_by = 0
+        self._extra_signals: list[bytes] = []
+        self._playing: tuple[Tape, FarAddr] | None = None
+
+    def load(self) -> None:
+        """Read registers, extended state and signal mask of the stopped task."""
+        self.registers = arch.unpack_registers(ptrace.get_regset(self.tid, ptrace.NT_PRSTATUS))
+        self.xstate = ptrace.get_regset(self.tid, ptrace.NT_X86_XSTATE)
+        self.sigmask = ptrace.get_sigmask(self.tid)
+
+    def call(self, number: int, *arguments: int) -> int:
+        """Make one system call at the task's own syscall instruction; return its result or -errno."""
+        registers = self.registers.copy()
+        arch.set_call(registers, self.syscall_at, number, arguments)
+        ptrace.set_sigmask(self.tid, (1 << 64) - 1)
+        ptrace.set_regset(self.tid, ptrace.NT_PRSTATUS, arch.pack_registers(registers))
+        for _ in ("entry", "exit"):
+            ptrace.syscall_step(self.tid)
+            self._wait_syscall()
+        after = arch.unpack_registers(ptrace.get_regset(self.tid, ptrace.NT_PRSTATUS))
+        ptrace.set_regset(self.tid, ptrace.NT_PRSTATUS, arch.pack_registers(self.registers))
+        ptrace.set_sigmask(self.tid, self.sigmask)
+        return arch.call_result(after)
+
+    def _wait_syscall(self) -> None:
+        while True:
+            stop = ptrace.wait_for(self.tid)
+            if not stop.is_stop:
+                raise TaskGone(self.tid, stop.status)
+            if stop.signal == ptrace.SIGTRAP_SYSCALL:
+                return
+            ptrace.syscall_step(self.tid, 0 if stop.event else stop.signal)
+
+    def play(self, tape: Tape, workspace: Workspace) -> Played:
+        """Play a tape to its end."""
+        self.start(tape, workspace)
+        return self.finish()
+
+    def start(self, tape: Tape, workspace: Workspace) -> None:
+        """Let the task begin to play; :meth:`finish` takes the results."""
+        frame_at = workspace.frame
+        registers = self._resumable_registers()
+        frame = arch.build_sigframe(frame_at, registers, self.xstate, self.sigmask)
+        frame += bytes(-len(frame) % 64)
+        first = FarAddr(frame_at + len(frame))
+        if first + tape.size > workspace.base + workspace.size:
+            raise ValueError(f"a tape of {tape.size} bytes does not fit its workspace")
+        self.memory.write(frame_at, frame + tape.encode(first, self.pid, self.vtid))
+        self.enter(tape, first, workspace.base, frame_at)
+
+    def enter(self, tape: Tape, first: FarAddr, loop: FarAddr, frame: FarAddr) -> None:
+        """Let the task play a tape that lies encoded at ``first``; the machine code is at ``loop``."""
+        registers = self.registers.copy()
+        arch.enter_tape(registers, loop, first, tape.closing_at(first), frame)
+        ptrace.set_sigmask(self.tid, MASK_ALL_BUT_TAPE_SIGNAL)
+        ptrace.set_regset(self.tid, ptrace.NT_PRSTATUS, arch.pack_registers(registers))
+        self._playing = (tape, first)
+        ptrace.cont(self.tid)
+
+    def finish(self) -> Played:
+        """Wait for the end of the tape, put the task's own registers back, and read the results."""
+        while True:
+            stop = ptrace.wait_for(self.tid)
+            if self.stopped_at_end(stop):
+                return self.results()
+
+    def stopped_at_end(self, stop: ptrace.Stop) -> bool:
+        """Judge a stop reported while a tape plays; let the task go on if it is not the tape's end."""
+        if not stop.is_stop:
+            raise TaskGone(self.tid, stop.status)
+        if stop.event or stop.signal != TAPE_SIGNAL:
+            ptrace.cont(self.tid, 0 if stop.event else stop.signal)
+            return False
+        info = ptrace.get_siginfo(self.tid)
+        _, _, code, _, sender, _ = _SIGINFO_HEAD.unpack_from(info)
+        if code != _SI_TKILL or sender not in (self.pid, 0):
+            self._extra_signals.append(info)
+            ptrace.cont(self.tid)
+            return False
+        return True
+
+    def results(self) -> Played:
+        """Put the task's own registers back and read what the finished tape returned."""
+        assert self._playing is not None
+        tape, at = self._playing
+        self._playing = None
+        ptrace.set_regset(self.tid, ptrace.NT_PRSTATUS, arch.pack_registers(self.registers))
+        ptrace.set_sigmask(self.tid, self.sigmask)
+        return tape.read_back(self.memory.read(at, tape.size))
+
+    def _resumable_registers(self) -> list[int]:
+        """Return registers for the frame: interrupted calls are made again, as nobody else would restart them."""
+        registers = self.registers.copy()
+        call = arch.interrupted_call(registers)
+        if call is not None and call[1] in _RESTARTED:
+            arch.rewind_call(registers)
+        return registers
+
+    def release(self) -> None:
+        """Detach; the task goes on as it was, with any window-change signal that came meanwhile."""
+        if self._extra_signals:
+            ptrace.set_siginfo(self.tid, self._extra_signals[-1])
+        ptrace.detach(self.tid, TAPE_SIGNAL if self._extra_signals else 0)
+
+
+_RESTARTED = (arch.ERESTARTSYS, arch.ERESTARTNOINTR, arch.ERESTARTNOHAND, arch.ERESTART_RESTARTBLOCK)
+
+
+def hold(tid: HostTid) -> None:
+    """Seize a task and ask it to stop. Raises PermissionError if somebody else traces it."""
+    ptrace.seize(tid, ptrace.PTRACE_O_TRACESYSGOOD)
+    ptrace.interrupt(tid)
+
+
+def wait_held(tid: HostTid) -> int:
+    """Wait until a task asked to stop has stopped; return the signal of its group stop, or 0.
+
+    A signal that was just being delivered when the task stopped is delivered first.
+    """
+    while True:
+        stop = ptrace.wait_for(tid)
+        if not stop.is_stop:
+            raise TaskGone(tid, stop.status)
+        if stop.event == ptrace.PTRACE_EVENT_STOP:
+            return stop.signal if stop.signal in _STOP_SIGNALS else 0
+        try:
+            ptrace.interrupt(tid)
+            ptrace.cont(tid, stop.signal)
+        except OSError as error:
+            if error.errno != errno.ESRCH:
+                raise
+
+
+def vdso_syscall_address(auxv: bytes) -> FarAddr:
+    """Return the address of a system-call instruction in a task's vDSO, 0 without one."""
+    base = vdso.base_from_auxv(auxv)
+    offset = vdso.syscall_offset(arch.SYSCALL_INSTRUCTION)
+    return FarAddr(base + offset if base and offset >= 0 else 0)
