@@ -1,0 +1,109 @@
+"""What a capture knows while it walks a held job, and what it collects on the way."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from orchestrator.errors import Blocker, BlockerList
+from orchestrator.ids import HostPid, ObjectId, Pid
+from orchestrator.image.extents import PageLayout
+from orchestrator.kinds.record import Content, Extent, Record
+
+
+class FileCopy(NamedTuple):
+    """Bytes that orch itself copies into the image: from one of our descriptors, run by run."""
+
+    fd: int
+    extents: list[Extent]
+
+
+@dataclass(slots=True)
+class Scope:
+    """One capture: who belongs to the job, what cannot be saved, and where contents will lie."""
+
+    pids: dict[HostPid, Pid]
+    """Every process of the job (threads are not in here), by host pid."""
+    names: dict[HostPid, str]
+    """How messages call them: "PID (comm)"."""
+    layout: PageLayout = field(default_factory=lambda: PageLayout(4096))
+    blockers: BlockerList = field(default_factory=BlockerList)
+    copies: list[FileCopy] = field(default_factory=list)
+    externals: frozenset[str] = frozenset()
+    """Keys of outside resources that the user declared with --external, as "pipe[123]"."""
+    stdio: dict[tuple[int, int, int], int] = field(default_factory=dict)
+    """Standard streams that the job inherited from `orch run`: (st_dev, st_ino, st_rdev) -> 0, 1 or 2."""
+    ghost_limit: int = 1 << 40
+    """Bytes of an unlinked file that may go into the image."""
+    _objects: dict[tuple[str, object], ObjectId] = field(default_factory=dict)
+    objects: list[Record] = field(default_factory=list)
+    """Shared things behind open files: pipes, unlinked files, memory objects. An ObjectId is an index."""
+    finishers: list[Callable[[], None]] = field(default_factory=list)
+    """Called once after all tasks were captured, still held: for what needs the whole picture."""
+    closers: list[int] = field(default_factory=list)
+    """Our own descriptors to close when the capture is over."""
+
+    def unsupported(self, pid: HostPid, what: str, reason: str, hint: str | None = None) -> None:
+        """Note that ``what`` of process ``pid`` cannot be rebuilt."""
+        self.blockers.unsupported.append(Blocker(self.names[pid], what, reason, hint))
+
+    def outside(self, pid: HostPid, what: str, reason: str, hint: str | None = None) -> None:
+        """Note that ``what`` of process ``pid`` is shared with somebody outside the job."""
+        self.blockers.outside.append(Blocker(self.names[pid], what, reason, hint))
+
+    def object(self, kind: str, key: object, make: Callable[[ObjectId], Record]) -> ObjectId:
+        """Return the id of the shared object ``key``, making its record on first sight.
+
+        ``make`` may itself ask for other objects; cycles must go through ids, not records.
+        """
+        found = self._objects.get((kind, key))
+        if found is not None:
+            return found
+        new = ObjectId(len(self.objects))
+        self._objects[kind, key] = new
+        self.objects.append(_PLACEHOLDER)
+        self.objects[new] = make(new)
+        return new
+
+    def store(self, fd: int, size: int) -> Content:
+        """Plan to copy a file or memory object of ``size`` bytes into the image; holes stay holes.
+
+        ``fd`` must stay open until the image is written; put it into ``closers``.
+        """
+        extents = [Extent(start, end - start, self.layout.place(end - start)) for start, end in data_runs(fd, size)]
+        if extents:
+            self.copies.append(FileCopy(fd, extents))
+        return Content(size, extents)
+
+    def close(self) -> None:
+        """Close what the capture opened."""
+        for fd in self.closers:
+            os.close(fd)
+        self.closers.clear()
+
+
+_PLACEHOLDER = Record()
+
+
+def data_runs(fd: int, size: int) -> Sequence[tuple[int, int]]:
+    """Return the (start, end) byte ranges of a file that are not holes. See lseek(2), SEEK_DATA."""
+    runs = []
+    position = 0
+    while position < size:
+        try:
+            start = os.lseek(fd, position, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                break
+            if error.errno == errno.EINVAL:  # a file system without holes
+                return [(position, size)]
+            raise
+        end = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+        if start >= size:
+            break
+        runs.append((start, end))
+        position = end
+    return runs
