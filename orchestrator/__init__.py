@@ -1,0 +1,1 @@
+"""orch: checkpoint and restore whole jobs."""
