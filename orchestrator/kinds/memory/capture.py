@@ -1,0 +1,251 @@
+"""Look at the memory of a held process: its mappings, and which pages must go into the image."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+from orchestrator.ids import HostPid, ObjectId
+from orchestrator.kinds.memory.record import PageRun, Vma
+from orchestrator.kinds.scope import Scope
+from orchestrator.linux import pagemap
+from orchestrator.linux.proc_maps import MapLine, VmFlags, read_smaps_flags
+
+PAGE = 4096
+_SPECIAL = {
+    b"[vdso]": "vdso", b"[vvar]": "vvar", b"[vvar_vclock]": "vvar_vclock", b"[vsyscall]": "vsyscall",
+}  # fmt: skip
+_REMADE_FLAGS = frozenset(("gd", "lo", "dc", "wf", "dd", "hg", "nh", "mg", "nr", "sr", "rr", "sl"))
+_REFUSED_FLAGS = {
+    "ht": "huge pages of hugetlbfs",
+    "um": "registered with userfaultfd (missing pages)",
+    "uw": "registered with userfaultfd (write protection)",
+    "io": "memory of a device",
+    "pf": "memory of a device",
+    "ss": "a shadow stack",
+    "dp": "droppable memory",
+}
+
+
+class Mappers(NamedTuple):
+    """How mapped files and shared memory become objects of the image."""
+
+    file: Callable[[HostPid, MapLine, bool], ObjectId]
+    """(process, mapping, writable) -> an open file."""
+    shared: Callable[[HostPid, MapLine], ObjectId]
+    """(process, mapping) -> a shared memory object."""
+    sysv: Callable[[HostPid, MapLine], ObjectId]
+    """(process, mapping) -> a System V segment."""
+
+
+class StoredRun(NamedTuple):
+    """Pages that an earlier address space put into the image, with their page frames as they were then."""
+
+    start: int
+    end: int
+    at: int
+    entries: memoryview
+    """Raw /proc/PID/pagemap entries, 8 bytes a page."""
+
+
+class CapturedMemory:
+    """What the capture of one address space leaves for its relatives' and for the writers of pages."""
+
+    def __init__(self, pid: HostPid) -> None:
+        self.pid = pid
+        self.vmas: list[Vma] = []
+        self.own: list[PageRun] = []
+        """The runs that this process itself must write."""
+        self.unreadable: list[PageRun] = []
+        """Those of them that it has no permission to read."""
+        self._pagemap = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+        self._stored: list[StoredRun] | None = None
+
+    def entries(self, start: int, end: int) -> memoryview:
+        """Return the raw pagemap entries of [start, end)."""
+        return memoryview(pagemap.read_entries(self._pagemap, start, end)).cast("B")
+
+    def stored(self) -> list[StoredRun]:
+        """Return every run of this address space with its page frames, ascending."""
+        if self._stored is None:
+            self._stored = [
+                StoredRun(run.start, run.end, run.at, self.entries(run.start, run.end))
+                for vma in self.vmas
+                for run in vma.runs
+            ]
+        return self._stored
+
+    def close(self) -> None:
+        """Give the pagemap back."""
+        os.close(self._pagemap)
+
+    def scan(self, start: int, end: int) -> list[pagemap.Region]:
+        """Return the ranges with contents of their own: anonymous or changed, in memory or swapped out; and guards."""
+        return pagemap.scan(
+            self._pagemap,
+            start,
+            end,
+            category_inverted=pagemap.PAGE_IS_FILE | pagemap.PAGE_IS_PFNZERO,
+            category_mask=pagemap.PAGE_IS_FILE | pagemap.PAGE_IS_PFNZERO,
+            category_anyof_mask=pagemap.PAGE_IS_PRESENT | pagemap.PAGE_IS_SWAPPED | pagemap.PAGE_IS_GUARD,
+            return_mask=pagemap.PAGE_IS_GUARD,
+        )
+
+
+def capture_memory(
+    pid: HostPid, scope: Scope, mappers: Mappers, parent: CapturedMemory | None, ignore: int = 0
+) -> CapturedMemory:
+    """Describe the mappings of a held process and place its pages; ``ignore`` is where our own workspace lies."""
+    memory = CapturedMemory(pid)
+    mapped = [(line, flags) for line, flags in read_smaps_flags(pid) if line.start != ignore]
+    lines = []
+    for line, flags in mapped:
+        refused = [_REFUSED_FLAGS[flag] for flag in flags if flag in _REFUSED_FLAGS]
+        if line.path in _SPECIAL:
+            lines.append((line, flags))
+        elif refused:
+            scope.unsupported(pid, _what(line), f"{refused[0]} cannot be saved")
+        else:
+            lines.append((line, flags))
+    regions = _regions(memory, lines)
+    writer = _Placer(scope, parent)
+    for line, flags in lines:
+        memory.vmas.append(_capture_vma(pid, line, flags, mappers, memory, regions, writer, ignore))
+    return memory
+
+
+def _regions(memory: CapturedMemory, lines: list[tuple[MapLine, VmFlags]]) -> list[pagemap.Region]:
+    """Scan once over the whole address space (a system call a mapping is most of the cost in small processes)."""
+    private = [line for line, _ in lines if not line.shared and line.path not in _SPECIAL]
+    if not private:
+        return []
+    return list(reversed(memory.scan(private[0].start, private[-1].end)))
+
+
+def _capture_vma(
+    pid: HostPid,
+    line: MapLine,
+    flags: VmFlags,
+    mappers: Mappers,
+    memory: CapturedMemory,
+    regions: list[pagemap.Region],
+    placer: _Placer,
+    ignore: int,
+) -> Vma:
+    kept = tuple(flag for flag in flags if flag in _REMADE_FLAGS)
+    special = _SPECIAL.get(line.path)
+    if special:
+        return Vma(line.start, line.end, line.prot, line.shared, special)
+    backing, of = "anonymous", ObjectId(-1)
+    if line.shared and _is_shared_memory(line):
+        backing, of = "object", mappers.shared(pid, line)
+    elif line.path.startswith(b"/SYSV") and line.deleted:
+        backing, of = "sysv", mappers.sysv(pid, line)
+    elif line.inode:
+        backing, of = "file", mappers.file(pid, line, line.shared and ("mw" in flags))
+    if line.shared:
+        return Vma(line.start, line.end, line.prot, True, backing, line.offset, of, kept)
+    runs: list[PageRun] = []
+    guards: list[tuple[int, int]] = []
+    while regions and regions[-1][0] < line.end:
+        start, end, categories = regions.pop()
+        if end > line.end:
+            regions.append((line.end, end, categories))
+            end = line.end
+        start = max(start, line.start)
+        if start >= end or start == ignore:
+            continue
+        if categories & pagemap.PAGE_IS_GUARD:
+            guards.append((start, end))
+        else:
+            runs += placer.place(memory, start, end, readable=bool(line.prot & 1))
+    return Vma(
+        line.start, line.end, line.prot, False, backing, line.offset if of >= 0 else 0, of, kept, tuple(runs), tuple(guards)
+    )
+
+
+def _is_shared_memory(line: MapLine) -> bool:
+    return line.deleted and (line.path == b"/dev/zero" or line.path.startswith(b"/memfd:")) and line.inode != 0
+
+
+def _what(line: MapLine) -> str:
+    name = os.fsdecode(line.path)
+    return f"memory {line.start:#x}-{line.end:#x}" + (f" ({name})" if name else "")
+
+
+class _Placer:
+    """Gives every run of pages its place in the image: a new one, or the one a relative's same pages have."""
+
+    def __init__(self, scope: Scope, parent: CapturedMemory | None) -> None:
+        self._layout = scope.layout
+        self._relatives = parent.stored() if parent else []
+        self._next = 0
+
+    def place(self, memory: CapturedMemory, start: int, end: int, *, readable: bool) -> list[PageRun]:
+        """Place [start, end), splitting it where sharing begins and ends."""
+        placed: list[PageRun] = []
+        at = start
+        relatives = self._relatives
+        while self._next < len(relatives) and relatives[self._next].end <= start:
+            self._next += 1
+        i = self._next
+        while at < end and i < len(relatives) and relatives[i].start < end:
+            relative = relatives[i]
+            low, high = max(at, relative.start), min(end, relative.end)
+            if low > at:
+                self._new(memory, placed, at, low, readable)
+            mine = memory.entries(low, high)
+            theirs = relative.entries[(low - relative.start) // PAGE * 8 : (high - relative.start) // PAGE * 8]
+            for first, last, same in equal_runs(mine, theirs):
+                run_start, run_end = low + first * PAGE, low + last * PAGE
+                if same:
+                    placed.append(PageRun(run_start, run_end - run_start, relative.at + run_start - relative.start))
+                else:
+                    self._new(memory, placed, run_start, run_end, readable)
+            at = high
+            i += 1
+        if at < end:
+            self._new(memory, placed, at, end, readable)
+        return placed
+
+    def _new(self, memory: CapturedMemory, placed: list[PageRun], start: int, end: int, readable: bool) -> None:
+        run = PageRun(start, end - start, self._layout.place(end - start))
+        placed.append(run)
+        memory.own.append(run)
+        if not readable:
+            memory.unreadable.append(run)
+
+
+def equal_runs(mine: memoryview, theirs: memoryview) -> list[tuple[int, int, bool]]:
+    """Compare two lists of 8-byte entries; return (first, last + 1, same) runs that cover them.
+
+    An entry without a page frame (swapped out, or hidden from us) never counts as the same.
+    """
+    runs: list[tuple[int, int, bool]] = []
+    count = len(mine) // 8
+
+    def add(first: int, last: int, same: bool) -> None:
+        if runs and runs[-1][2] == same and runs[-1][1] == first:
+            runs[-1] = (runs[-1][0], last, same)
+        else:
+            runs.append((first, last, same))
+
+    step = 64
+    for first in range(0, count, step):
+        last = min(first + step, count)
+        if mine[first * 8 : last * 8] == theirs[first * 8 : last * 8] and _has_frames(mine[first * 8 : last * 8]):
+            add(first, last, True)
+            continue
+        for i in range(first, last):
+            entry = mine[i * 8 : i * 8 + 8]
+            add(i, i + 1, entry == theirs[i * 8 : i * 8 + 8] and _has_frames(entry))
+    return runs
+
+
+_FRAME_MASK = pagemap.PFN_MASK
+_PRESENT = pagemap.PM_PRESENT
+
+
+def _has_frames(entries: memoryview) -> bool:
+    return all(entry & _PRESENT and entry & _FRAME_MASK for entry in entries.cast("B").cast("Q"))

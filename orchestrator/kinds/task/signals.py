@@ -1,0 +1,90 @@
+"""Signal handlers, masks and queues. See sigaction(2), rt_sigqueueinfo(2)."""
+
+from __future__ import annotations
+
+import signal
+import struct
+
+from orchestrator.ids import ObjectId, Pid, Tid
+from orchestrator.kinds.record import Record
+from orchestrator.kinds.task.kind import Answer
+from orchestrator.tape.build import Played, Tape
+
+_KERNEL_SIGACTION = struct.Struct("<QQQQ")  # handler, flags, restorer, mask
+SIGSET_SIZE = 8
+_SIG_DFL = 0
+_NSIG = 64
+_UNTOUCHABLE = (signal.SIGKILL, signal.SIGSTOP)
+_EAGAIN = 11
+
+
+class Action(Record, frozen=True, array_like=True):
+    """One signal's action: a kernel_sigaction. ``handler`` 0 is the default, 1 is ignore."""
+
+    signal: int
+    handler: int
+    flags: int
+    restorer: int
+    mask: int
+
+
+class SignalActions(Record, frozen=True):
+    """The actions of a process that are not the default; shared with CLONE_SIGHAND."""
+
+    id: ObjectId
+    actions: list[Action]
+
+
+def ask_actions(tape: Tape, ignored: int, caught: int) -> Answer[list[Action]]:
+    """Ask for the actions that /proc/PID/status says are set (bit N-1 for signal N).
+
+    SIGCHLD is always asked: with the default action its flags still matter (SA_NOCLDWAIT).
+    """
+    wanted = ignored | caught | 1 << signal.SIGCHLD - 1
+    asked = []
+    for number in range(1, _NSIG + 1):
+        if wanted >> number - 1 & 1 and number not in _UNTOUCHABLE:
+            space = tape.space(_KERNEL_SIGACTION.size)
+            tape.rt_sigaction(number, 0, space, SIGSET_SIZE)
+            asked.append((number, space))
+
+    def read(played: Played) -> list[Action]:
+        actions = [Action(number, *_KERNEL_SIGACTION.unpack(played.data(space))) for number, space in asked]
+        return [a for a in actions if a.handler != _SIG_DFL or a.flags]
+
+    return read
+
+
+def tell_actions(tape: Tape, actions: list[Action], before: list[Action]) -> None:
+    """Set the recorded actions, and the default where one was inherited."""
+    inherited = {action.signal: action for action in before}
+    for action in actions:
+        if inherited.pop(action.signal, None) != action:
+            _set(tape, action)
+    for number in inherited:
+        _set(tape, Action(number, _SIG_DFL, 0, 0, 0))
+
+
+def _set(tape: Tape, action: Action) -> None:
+    content = _KERNEL_SIGACTION.pack(action.handler, action.flags, action.restorer, action.mask)
+    tape.rt_sigaction(action.signal, content, 0, SIGSET_SIZE)
+
+
+def tell_pending(tape: Tape, pid: Pid, tid: Tid | None, queue: list[bytes]) -> None:
+    """Queue signals again, oldest first: to the process, or to one thread. They must be blocked meanwhile.
+
+    A task may send itself any siginfo, also one that only the kernel makes.
+    """
+    for info in queue:
+        number = int.from_bytes(info[:4], "little")
+        if tid is None:
+            tape.rt_sigqueueinfo(pid, number, info)
+        else:
+            tape.rt_tgsigqueueinfo(pid, tid, number, info)
+
+
+def tell_no_child_signal(tape: Tape) -> None:
+    """Take away the SIGCHLD that a helper's end left pending while the job was rebuilt."""
+    mask = (1 << signal.SIGCHLD - 1).to_bytes(8, "little")
+    for _ in range(2):  # one may wait for the thread, one for the process
+        tape.rt_sigtimedwait(mask, 0, bytes(16), SIGSET_SIZE, may_fail=True)
