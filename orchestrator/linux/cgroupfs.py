@@ -27,7 +27,7 @@ def _write(path: str, text: str) -> None:
 def read_procs(directory: str) -> list[int]:
     """List the processes of a cgroup (not of its descendants), ascending, as our PID namespace sees them.
 
-    0 stands for one that our PID namespace does not hold. Zombies are listed in v1 and not in v2.
+    0 stands for one that our PID namespace does not hold. A zombie is in no list.
     """
     return sorted({int(pid) for pid in read_file(f"{directory}/cgroup.procs").split()})
 

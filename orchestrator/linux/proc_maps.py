@@ -62,10 +62,18 @@ def _path(text: bytes) -> tuple[bytes, bool]:
 
 def parse_maps(raw: bytes) -> list[MapLine]:
     """Parse a maps file, lowest address first."""
+    matches = _LINE.findall(raw)
+    lines = raw.count(b"\n")
+    if len(matches) != lines:
+        raise ValueError(f"maps: {lines} lines, but {len(matches)} that are understood")
+    return _lines(matches, [0] * len(matches))
+
+
+def _lines(matches: list[tuple[bytes, ...]], page_sizes: list[int]) -> list[MapLine]:
     devices: dict[bytes, tuple[int, int]] = {}
     paths: dict[bytes, tuple[bytes, bool]] = {}
     lines = []
-    for start, end, perms, offset, dev, inode, text in _LINE.findall(raw):
+    for (start, end, perms, offset, dev, inode, text), page_size in zip(matches, page_sizes, strict=True):
         prot, shared = _PERMISSIONS[perms]
         device = devices.get(dev)
         if device is None:
@@ -74,7 +82,18 @@ def parse_maps(raw: bytes) -> list[MapLine]:
         if path is None:
             path = paths[text] = _path(text)
         lines.append(
-            MapLine(int(start, 16), int(end, 16), prot, shared, int(offset, 16), device, int(inode), path[0], path[1])
+            MapLine(
+                int(start, 16),
+                int(end, 16),
+                prot,
+                shared,
+                int(offset, 16),
+                device,
+                int(inode),
+                path[0],
+                path[1],
+                page_size,
+            )
         )
     return lines
 
@@ -104,13 +123,9 @@ def parse_smaps_flags(raw: bytes) -> list[tuple[MapLine, VmFlags]]:
         if flags is None:
             flags = _FLAGS_SEEN[text] = tuple(text.decode().split())
         codes.append(flags)
-    lines = parse_maps(b"\n".join(headers))
-    if len(lines) != len(codes):
-        raise ValueError(f"smaps: {len(lines)} VMAs but {len(codes)} VmFlags lines")
-    return [
-        (line._replace(page_size=page_size), flags)
-        for line, flags, page_size in zip(lines, codes, page_sizes, strict=True)
-    ]
+    # A header that the pattern does not understand leaves the two lists unequal: zip refuses them.
+    lines = _lines(_LINE.findall(b"\n".join(headers)), page_sizes)
+    return list(zip(lines, codes, strict=True))
 
 
 def _kernel_page_size(record: bytes) -> int:
