@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import mmap
 import os
 import struct
@@ -141,11 +140,14 @@ def scan(
                 regions[-1] = (regions[-1][0], found[0][1], found[0][2])
                 del found[0]
             regions += found
-            if arg.walk_end >= end or (max_pages and not arg.max_pages):
+            # Not walk_end says whether the walk is complete: a walk of more than 512 regions leaves there
+            # where its inner buffer was last full, though it went on from there (6.18). So it is complete
+            # when our buffer had room left, and what follows the last region is what is left.
+            if count < _VEC_LEN or (max_pages and not arg.max_pages):
                 return regions
-            if arg.walk_end <= arg.start:
-                raise OSError(errno.EIO, f"PAGEMAP_SCAN stands still at {arg.start:#x}")
-            arg.start = arg.walk_end
+            arg.start = max(arg.walk_end, regions[-1][1])
+            if arg.start >= end:
+                return regions
     finally:
         _spare.append(vec)
 

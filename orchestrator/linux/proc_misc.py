@@ -1,4 +1,7 @@
-"""The smaller files of /proc/PID, one function each."""
+"""The smaller files of /proc/PID, one function each.
+
+Those that show memory (auxv, cmdline, environ) raise ProcessLookupError for a zombie or read empty.
+"""
 
 from __future__ import annotations
 

@@ -63,7 +63,8 @@ _ATTEMPTS = 16
 class UnixDiag(NamedTuple):
     """One Unix socket.
 
-    ``type`` is SOCK_*. ``name`` is the bound address, abstract ones beginning with a zero byte. ``vfs`` is
+    ``type`` is SOCK_*. ``state`` says little of a datagram socket: connecting to one makes both
+    TCP_ESTABLISHED. ``name`` is the bound address, abstract ones beginning with a zero byte. ``vfs`` is
     (st_dev, inode's low 32 bits) of the file it is bound to. ``icons`` are the inodes of connections not
     yet accepted, 0 for one whose client has closed. In a listening socket ``rqueue`` counts
     connections waiting and ``wqueue`` is the backlog; else bytes.

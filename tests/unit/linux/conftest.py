@@ -6,8 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 
-root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-
 
 @pytest.fixture
 def child() -> Iterator[subprocess.Popen[bytes]]:
