@@ -130,6 +130,10 @@ class Tape:
         """Reserve ``size`` zero bytes that the calls fill."""
         return self.block(bytes(size))
 
+    def store(self, where: Block, shift: int, content: bytes) -> None:
+        """Change bytes of a block."""
+        self._data[where.offset + shift : where.offset + shift + len(content)] = content
+
     def point(self, where: Block, shift: int, target: Block) -> None:
         """Store, at encoding, the address of ``target`` into ``where`` (for structs with pointers)."""
         self._pointers.append((where.offset + shift, target.offset))

@@ -168,6 +168,11 @@ class Tracee:
             arch.rewind_call(registers)
         return registers
 
+    def put_back(self) -> None:
+        """Set registers and signal mask to the task's own, changed as we may have changed them."""
+        ptrace.set_regset(self.tid, ptrace.NT_PRSTATUS, arch.pack_registers(self.registers))
+        ptrace.set_sigmask(self.tid, self.sigmask)
+
     def release(self) -> None:
         """Detach; the task goes on as it was, with any window-change signal that came meanwhile."""
         if self._extra_signals:

@@ -1,0 +1,201 @@
+"""Hold a job: freeze it, seize every thread, thaw it; and let it go again."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from orchestrator.errors import CaptureFailed, JobBusy, NoSuchProcess
+from orchestrator.ids import FarAddr, HostPid, HostTid, Pid, Tid
+from orchestrator.linux import ptrace, syscalls
+from orchestrator.linux.arch import x86_64 as arch
+from orchestrator.linux.call import machine
+from orchestrator.linux.pidfd import pidfd_open
+from orchestrator.linux.proc_misc import list_threads, read_auxv, read_children
+from orchestrator.linux.proc_stat import Stat, read_stat
+from orchestrator.linux.proc_status import Status, read_status
+from orchestrator.tape import tracee
+from orchestrator.tape.memory import ProcMemory
+from orchestrator.tape.tracee import Tracee, Workspace
+
+_PROT_RWX, _MAP_PRIVATE_ANONYMOUS = 7, 0x22
+
+
+@dataclass(slots=True)
+class HeldProcess:
+    """A process of the job, with all of its threads stopped; a zombie has none."""
+
+    host: HostPid
+    stat: Stat
+    status: Status
+    pid: Pid
+    threads: list[Tracee] = field(default_factory=list)
+    stopped_by: int = 0
+    memory: ProcMemory | None = None
+    auxv: bytes = b""
+    workspace: Workspace | None = None
+    owns_workspace: bool = False
+    pidfd: int = -1
+
+    @property
+    def is_zombie(self) -> bool:
+        """Whether it ended and waits for its parent."""
+        return self.stat.state == "Z"
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return f"{self.host} ({os.fsdecode(self.stat.comm)})"
+
+    @property
+    def leader(self) -> Tracee:
+        """The thread that process-wide questions go to."""
+        return self.threads[0]
+
+    def make_workspace(self, tape_bytes: int) -> Workspace:
+        """Map memory for tapes in the process."""
+        numbers = syscalls.numbers(machine())
+        size = tracee.workspace_size(tape_bytes, self.leader.xstate)
+        base = self.leader.call(numbers["mmap"], 0, size, _PROT_RWX, _MAP_PRIVATE_ANONYMOUS, -1, 0)
+        if -4095 <= base < 0:
+            raise CaptureFailed(
+                f"task {self.name} has no room for {size // 1024} KiB of workspace: {os.strerror(-base)}",
+                hint="its address space limit (RLIMIT_AS) or its cgroup's memory limit may be reached",
+            )
+        assert self.memory is not None
+        self.workspace = Workspace(FarAddr(base), size)
+        self.owns_workspace = True
+        self.memory.write(self.workspace.base, arch.TAPE_LOOP)
+        return self.workspace
+
+    def drop_workspace(self) -> None:
+        """Unmap it."""
+        if self.workspace is not None and self.owns_workspace:
+            self.leader.call(syscalls.numbers(machine())["munmap"], self.workspace.base, self.workspace.size)
+        self.workspace = None
+        self.owns_workspace = False
+
+
+class HeldJob:
+    """All processes of a job, stopped. Let go with :meth:`release`, whatever happens."""
+
+    def __init__(self) -> None:
+        self.processes: dict[HostPid, HeldProcess] = {}
+        self._seized: list[HostTid] = []
+        self._tracees: dict[HostTid, Tracee] = {}
+
+    def seize(self, pids: Iterable[HostPid]) -> None:
+        """Seize every thread of the given processes; they stop as soon as they may."""
+        for pid in pids:
+            for tid in list_threads(pid):
+                self._seize_thread(HostTid(tid))
+
+    def _seize_thread(self, tid: HostTid) -> None:
+        try:
+            tracee.hold(tid)
+        except PermissionError as error:
+            stat = read_stat(tid)
+            if stat.state == "Z":
+                return
+            owner = read_status(tid).tracer_pid
+            by = f"process {owner} traces it" if owner else "the kernel refuses to trace it"
+            raise JobBusy(
+                f"task {tid} ({os.fsdecode(stat.comm)}) cannot be held: {by}",
+                hint="end the debugger or the other checkpoint first" if owner else None,
+            ) from error
+        except ProcessLookupError as error:
+            raise NoSuchProcess(f"task {tid} is gone") from error
+        self._seized.append(tid)
+
+    def wait(self) -> None:
+        """Wait until all seized threads have stopped, and read what they are."""
+        stopped = {tid: tracee.wait_held(tid) for tid in self._seized}
+        by_process: dict[HostPid, list[HostTid]] = {}
+        for tid in self._seized:
+            by_process.setdefault(HostPid(read_status(tid).tgid), []).append(tid)
+        for pid, tids in by_process.items():
+            process = self._describe(pid)
+            process.auxv = read_auxv(pid)
+            process.memory = ProcMemory(pid)
+            process.pidfd = pidfd_open(pid)
+            at = tracee.vdso_syscall_address(process.auxv)
+            for tid in sorted(tids, key=lambda tid: tid != pid):
+                vtid = process.pid if tid == pid else Tid(read_status(pid, tid).ns_pid[-1])
+                thread = Tracee(tid, process.pid, Tid(vtid), process.memory, at)
+                thread.load()
+                self._tracees[tid] = thread
+                process.threads.append(thread)
+            process.stopped_by = stopped[tids[0]]
+        for pid in list(by_process):
+            self._find_zombies(pid)
+
+    def _describe(self, pid: HostPid) -> HeldProcess:
+        status = read_status(pid)
+        process = HeldProcess(pid, read_stat(pid), status, Pid(status.ns_tgid[-1]))
+        self.processes[pid] = process
+        return process
+
+    def _find_zombies(self, pid: HostPid) -> None:
+        for thread in self.processes[pid].threads:
+            for child in read_children(pid, thread.tid):
+                if child not in self.processes:
+                    try:
+                        is_zombie = read_stat(child).state == "Z"
+                    except (FileNotFoundError, ProcessLookupError):
+                        continue
+                    if is_zombie:
+                        self._describe(HostPid(child))
+
+    def children_outside(self) -> list[tuple[HeldProcess, int]]:
+        """Return the living children of held processes that are not held."""
+        outside = []
+        for process in self.processes.values():
+            for thread in process.threads:
+                for child in read_children(process.host, thread.tid):
+                    if child not in self.processes:
+                        outside.append((process, child))
+        return outside
+
+    def release(self, after: Callable[[HeldProcess], None] | None = None) -> None:
+        """Unmap all workspaces and let every task run on as it was; safe to call at any point."""
+        for process in self.processes.values():
+            with contextlib.suppress(OSError, tracee.TaskGone):
+                process.drop_workspace()
+        for tid in self._seized:
+            with contextlib.suppress(OSError):
+                known = self._tracees.get(tid)
+                if known is None:
+                    ptrace.detach(tid)
+                else:
+                    known.put_back()
+                    known.release()
+        self._seized.clear()
+        self._tracees.clear()
+        for process in self.processes.values():
+            if after is not None and not process.is_zombie:
+                after(process)
+            if process.memory is not None:
+                process.memory.close()
+                process.memory = None
+            if process.pidfd >= 0:
+                os.close(process.pidfd)
+                process.pidfd = -1
+
+    def kill(self) -> None:
+        """End every process of the job while it is held, so that nothing of it runs again."""
+        for process in self.processes.values():
+            if not process.is_zombie:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.host, 9)
+        for tid in self._seized:
+            try:
+                os.waitpid(tid, ptrace.WALL)  # a traced task's end is told to its tracer first
+            except OSError as error:
+                if error.errno != errno.ECHILD:
+                    raise
+        self._seized.clear()
+        self._tracees.clear()
+        self.release()

@@ -1,0 +1,196 @@
+"""Move pages from held tasks into the image.
+
+A large process writes its own pages: one copy, nothing of it in Python. For a small one a tape costs
+more than it saves, and orch reads its pages itself; so it does where the task could not write: no
+descriptor free, a limit on file sizes, memory without read permission.
+"""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import os
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+
+from orchestrator.capture.hold import HeldProcess
+from orchestrator.errors import CaptureFailed
+from orchestrator.ids import FarAddr
+from orchestrator.kinds.memory.record import PageRun
+from orchestrator.kinds.scope import FileCopy
+from orchestrator.linux.pidfd import pidfd_getfd
+from orchestrator.tape.build import Tape, TapeError
+
+SMALL_BYTES = 1 << 20
+_IOV_MAX = 1024
+_IOVEC = struct.Struct("<QQ")
+_MAX_CALL = 0x4000_0000
+_MSGHDR = struct.Struct("<QIIQQQQiI")
+assert _MSGHDR.size == 56
+_CMSG_BYTES = 24
+
+
+def batches(runs: Sequence[PageRun]) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+    """Group runs that lie one behind the other in the image: (offset, [(address, length)])."""
+    vector: list[tuple[int, int]] = []
+    begin = end = total = 0
+    for run in runs:
+        done = 0
+        while done < run.length:
+            part = min(run.length - done, _MAX_CALL)
+            at = run.at + done
+            if vector and (at != end or len(vector) == _IOV_MAX or total + part > _MAX_CALL):
+                yield begin, vector
+                vector = []
+            if not vector:
+                begin, total = at, 0
+            vector.append((run.start + done, part))
+            total += part
+            end = at + part
+            done += part
+    if vector:
+        yield begin, vector
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_process_vm_readv = _libc.process_vm_readv
+_process_vm_readv.restype = ctypes.c_ssize_t
+_process_vm_readv.argtypes = [
+    ctypes.c_int, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong
+]  # fmt: skip
+
+
+def copy_pages(process: HeldProcess, runs: Sequence[PageRun], image_fd: int, pages_at: int) -> None:
+    """Read pages of a held process and write them to the image, in pieces of at most 8 MiB."""
+    piece = 8 << 20
+    buffer = ctypes.create_string_buffer(min(piece, sum(run.length for run in runs)))
+    view = memoryview(buffer)
+    local = _IOVEC.pack(ctypes.addressof(buffer), len(buffer))
+    small = [
+        PageRun(run.start + done, min(piece, run.length - done), run.at + done)
+        for run in runs
+        for done in range(0, run.length, piece)
+    ]
+    for offset, vector in _small_batches(small, len(buffer)):
+        size = sum(length for _, length in vector)
+        remote = b"".join(_IOVEC.pack(*part) for part in vector)
+        local = _IOVEC.pack(ctypes.addressof(buffer), size)
+        if _process_vm_readv(process.host, local, 1, remote, len(vector), 0) != size:
+            _read_by_force(process, vector, view)
+        _write_all(image_fd, view[:size], pages_at + offset)
+
+
+def _small_batches(runs: Sequence[PageRun], limit: int) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+    for offset, vector in batches(runs):
+        at, part, size = offset, list[tuple[int, int]](), 0
+        for address, length in vector:
+            if size + length > limit:
+                yield at, part
+                at, part, size = at + size, [], 0
+            part.append((address, length))
+            size += length
+        yield at, part
+
+
+def _read_by_force(process: HeldProcess, vector: list[tuple[int, int]], view: memoryview) -> None:
+    assert process.memory is not None
+    at = 0
+    for address, length in vector:
+        view[at : at + length] = process.memory.read(FarAddr(address), length)
+        at += length
+
+
+def _write_all(fd: int, content: memoryview, offset: int) -> None:
+    while content:
+        done = os.pwrite(fd, content, offset)
+        content, offset = content[done:], offset + done
+
+
+class PageWriter:
+    """Lets one large process write its own pages: :meth:`start`, and when others have started, :meth:`finish`."""
+
+    def __init__(self, process: HeldProcess, runs: Sequence[PageRun], image_fd: int, pages_at: int) -> None:
+        self._process = process
+        self._runs = runs
+        self._image_fd = image_fd
+        self._pages_at = pages_at
+        self._sizes: list[int] = []
+        self._fds: list[int] = []
+
+    def tape_bytes(self) -> int:
+        """Return how much workspace the tapes need at the most."""
+        entries = sum(1 for _ in batches(self._runs)) + 8
+        return entries * 128 + len(self._runs) * 32 + 4096
+
+    def start(self) -> bool:
+        """Give the process the image's descriptor and let it write; False if it has no descriptor free."""
+        process = self._process
+        assert process.workspace is not None
+        try:
+            self._fds = self._lend()
+        except TapeError:
+            return False
+        tape = Tape(f"{process.name}: write pages")
+        for offset, vector in batches(self._runs):
+            iovecs = b"".join(_IOVEC.pack(*part) for part in vector)
+            tape.pwritev(self._fds[0], iovecs, len(vector), self._pages_at + offset, 0)
+            self._sizes.append(sum(length for _, length in vector))
+        process.leader.start(tape, process.workspace)
+        return True
+
+    def _lend(self) -> list[int]:
+        process = self._process
+        assert process.workspace is not None
+        tape = Tape(f"{process.name}: make a socket pair")
+        pair = tape.space(8)
+        tape.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, 0, pair)
+        ours, theirs = struct.unpack("<ii", process.leader.play(tape, process.workspace).data(pair))
+        local = socket.socket(fileno=pidfd_getfd(process.pidfd, ours))
+        try:
+            rights = array.array("i", [self._image_fd])
+            local.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        finally:
+            local.close()
+        tape = Tape(f"{process.name}: receive the image")
+        control = tape.space(_CMSG_BYTES)
+        byte = tape.space(8)
+        iovec = tape.space(_IOVEC.size)
+        tape.point(iovec, 0, byte)
+        tape.store(iovec, 8, (1).to_bytes(8, "little"))
+        header = tape.block(_MSGHDR.pack(0, 0, 0, 0, 1, 0, _CMSG_BYTES, 0, 0))
+        tape.point(header, 16, iovec)
+        tape.point(header, 32, control)
+        tape.recvmsg(theirs, header, 0)
+        tape.close(ours)
+        tape.close(theirs)
+        received = process.leader.play(tape, process.workspace).data(control)
+        return [struct.unpack_from("<i", received, 16)[0]]
+
+    def finish(self) -> None:
+        """Wait for the process and see that everything was written; otherwise write it ourselves."""
+        process = self._process
+        assert process.workspace is not None
+        complete = False
+        try:
+            played = process.leader.finish()
+            complete = all(played.result(entry) == size for entry, size in enumerate(self._sizes))
+        except TapeError:
+            pass  # below, the same error comes from our own write and is reported there
+        tape = Tape(f"{process.name}: close the image")
+        tape.close(self._fds[0])
+        process.leader.play(tape, process.workspace)
+        if not complete:
+            copy_pages(process, self._runs, self._image_fd, self._pages_at)
+
+
+def copy_file(copy: FileCopy, image_fd: int, pages_at: int) -> None:
+    """Copy file contents into the image inside the kernel."""
+    for extent in copy.extents:
+        done = 0
+        while done < extent.length:
+            os.lseek(image_fd, pages_at + extent.at + done, os.SEEK_SET)
+            moved = os.sendfile(image_fd, copy.fd, extent.start + done, min(extent.length - done, _MAX_CALL))
+            if moved == 0:
+                raise CaptureFailed(f"a file shrank while it was saved, at byte {extent.start + done}")
+            done += moved

@@ -1,0 +1,31 @@
+"""Find which processes share a kernel structure (memory, file table, ...) with kcmp(2)."""
+
+from __future__ import annotations
+
+from orchestrator.ids import HostPid, ObjectId
+from orchestrator.linux.kcmp import kcmp
+
+
+class SharedStructures:
+    """Numbers the distinct structures of one type, by binary search in the kernel's own order."""
+
+    def __init__(self, kind: int) -> None:
+        self._kind = kind
+        self._sorted: list[tuple[HostPid, ObjectId]] = []
+
+    def identify(self, pid: HostPid) -> tuple[ObjectId, bool]:
+        """Return the number of a process's structure, and whether it is seen for the first time."""
+        low, high = 0, len(self._sorted)
+        while low < high:
+            middle = (low + high) // 2
+            other, known = self._sorted[middle]
+            order = kcmp(pid, other, self._kind)
+            if order == 0:
+                return known, False
+            if order == 1:
+                high = middle
+            else:
+                low = middle + 1
+        new = ObjectId(len(self._sorted))
+        self._sorted.insert(low, (pid, new))
+        return new, True

@@ -1,0 +1,296 @@
+"""Capture the processes of a held job: ask every task, and put the answers into records."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from orchestrator.capture.hold import HeldJob, HeldProcess
+from orchestrator.capture.sharing import SharedStructures
+from orchestrator.errors import CaptureFailed
+from orchestrator.ids import FarAddr, HostPid, ObjectId, Pid, Tid
+from orchestrator.kinds.files.kind import FileTable
+from orchestrator.kinds.memory.capture import CapturedMemory, Mappers, capture_memory
+from orchestrator.kinds.memory.record import AddressSpace, PageRun
+from orchestrator.kinds.model import Clocks
+from orchestrator.kinds.scope import Scope
+from orchestrator.kinds.task import (
+    attributes,
+    credentials,
+    limits,
+    registers,
+    scheduling,
+    signals,
+    timers,
+    userspace,
+)
+from orchestrator.kinds.task.filesystem import FilesystemContext, capture_filesystem
+from orchestrator.kinds.task.process import OUTSIDE, Process, ProcessState, Thread
+from orchestrator.linux import kcmp, ptrace
+from orchestrator.linux.arch import x86_64 as arch
+from orchestrator.linux.proc_maps import MapLine, read_maps
+from orchestrator.linux.proc_misc import cgroup_of, read_oom_score_adj, read_timers
+from orchestrator.linux.proc_status import read_status
+from orchestrator.tape.build import Played, Tape
+from orchestrator.tape.tracee import Tracee
+
+_TAPE_BYTES = 32 * 1024
+_RSEQ_CS_OFFSET = 8
+_RSEQ_CS_SIZE = 32
+
+
+@dataclass(slots=True)
+class Asked:
+    """The questions of one tape and how to read their answers."""
+
+    tape: Tape
+    answers: dict[str, Callable[[Played], object]] = field(default_factory=dict)
+
+
+class JobCapture:
+    """Captures process after process, parents first; shared structures are captured with the first that has them."""
+
+    def __init__(
+        self,
+        job: HeldJob,
+        scope: Scope,
+        mappers: Mappers,
+        table_of: Callable[[HeldProcess, ObjectId], FileTable],
+        cgroup: str,
+    ) -> None:
+        self._job = job
+        self._scope = scope
+        self._mappers = mappers
+        self._table_of = table_of
+        self._cgroup = cgroup
+        self._vm = SharedStructures(kcmp.KCMP_VM)
+        self._fd = SharedStructures(kcmp.KCMP_FILES)
+        self._fs = SharedStructures(kcmp.KCMP_FS)
+        self._sig = SharedStructures(kcmp.KCMP_SIGHAND)
+        self._workspaces: dict[ObjectId, HeldProcess] = {}
+        self._memory: dict[HostPid, CapturedMemory] = {}
+        self.processes: list[Process] = []
+        self.memories: list[AddressSpace] = []
+        self.file_tables: list[FileTable] = []
+        self.filesystems: list[FilesystemContext] = []
+        self.signal_actions: list[signals.SignalActions] = []
+        self.clocks = Clocks(0, 0, 0)
+        self.writes: list[tuple[HeldProcess, list[PageRun], list[PageRun]]] = []
+        """Per address space: its process, the runs it must store, and those it cannot read itself."""
+
+    def run(self) -> None:
+        """Capture every process."""
+        try:
+            for process in parents_first(self._job.processes):
+                self._capture(process)
+        finally:
+            for memory in self._memory.values():
+                memory.close()
+
+    def _parent(self, process: HeldProcess) -> HeldProcess | None:
+        return self._job.processes.get(HostPid(process.stat.ppid))
+
+    def _capture(self, process: HeldProcess) -> None:
+        parent = self._parent(process)
+        status = process.status
+        common = {
+            "pid": process.pid,
+            "parent": parent.pid if parent else OUTSIDE,
+            "group": Pid(status.ns_pgid[-1]),
+            "session": Pid(status.ns_sid[-1]),
+            "exit_signal": process.stat.exit_signal,
+            "name": os.fsdecode(process.stat.comm),
+        }
+        if process.is_zombie:
+            self.processes.append(Process(**common, threads=[], exit_status=process.stat.exit_code))  # type: ignore[arg-type]
+            return
+        if not self._can_ask(process):
+            return
+        vm, new_memory = self._vm.identify(process.host)
+        self._lend_workspace(process, vm)
+        sig, new_actions = self._sig.identify(process.host)
+        threads = []
+        leader: tuple[Asked, Played] | None = None
+        for thread in process.threads:
+            asked, played, record = self._capture_thread(process, thread, with_process=thread is process.leader)
+            threads.append(record)
+            leader = leader or (asked, played)
+        assert leader is not None
+        asked, played = leader
+        read: Callable[[str], object] = lambda name: asked.answers[name](played)  # noqa: E731
+        if new_actions:
+            self.signal_actions.append(signals.SignalActions(sig, read("actions")))  # type: ignore[arg-type]
+        of_process = read("process")
+        assert isinstance(of_process, attributes.ProcessAttributes)
+        if new_memory:
+            self._capture_memory(process, vm, parent, of_process, read("brk"))  # type: ignore[arg-type]
+        fd, new_table = self._fd.identify(process.host)
+        if new_table:
+            self.file_tables.append(self._table_of(process, fd))
+        fs, new_filesystem = self._fs.identify(process.host)
+        if new_filesystem:
+            self.filesystems.append(capture_filesystem(fs, process.host, status.umask, self._scope))
+        state = ProcessState(
+            vm, fd, fs, sig,
+            ptrace.peek_signals(process.host, shared=True) if status.shd_pnd else [],
+            of_process,
+            read("limits"),  # type: ignore[arg-type]
+            read("interval timers"),  # type: ignore[arg-type]
+            read("posix timers"),  # type: ignore[arg-type]
+            read_oom_score_adj(process.host),
+            self._relative_cgroup(process),
+            process.stopped_by,
+        )  # fmt: skip
+        self.processes.append(Process(**common, threads=threads, state=state))  # type: ignore[arg-type]
+
+    def _can_ask(self, process: HeldProcess) -> bool:
+        scope, pid = self._scope, process.host
+        before = len(scope.blockers.unsupported)
+        if not process.threads or process.threads[0].tid != pid:
+            scope.unsupported(pid, "main thread", "it has ended while other threads live on")
+        elif not arch.is_64_bit(process.leader.registers):
+            scope.unsupported(pid, "32-bit code", "only 64-bit processes can be saved")
+        elif not process.leader.syscall_at:
+            scope.unsupported(pid, "no vDSO", "the process has unmapped its vDSO")
+        if process.status.seccomp:
+            scope.unsupported(pid, "seccomp filter", "system call filters are not saved yet")
+        return len(scope.blockers.unsupported) == before
+
+    def _lend_workspace(self, process: HeldProcess, vm: ObjectId) -> None:
+        owner = self._workspaces.get(vm)
+        if owner is None:
+            process.make_workspace(_TAPE_BYTES)
+            self._workspaces[vm] = process
+        else:
+            process.workspace = owner.workspace
+
+    def _capture_thread(
+        self, process: HeldProcess, thread: Tracee, *, with_process: bool
+    ) -> tuple[Asked, Played, Thread]:
+        assert process.workspace is not None
+        assert process.memory is not None
+        status = process.status if with_process else read_status(process.host, thread.tid)
+        rseq = ptrace.rseq_configuration(thread.tid)
+        registers.settle_interrupted_call(
+            thread.registers, (status.sig_pnd | status.shd_pnd) & ~status.sig_blk & (1 << 64) - 1
+        )
+        if rseq.address:
+            area = process.memory.read(FarAddr(rseq.address), rseq.size)
+            section = int.from_bytes(area[_RSEQ_CS_OFFSET : _RSEQ_CS_OFFSET + 8], "little")
+            if section:
+                content = process.memory.read(FarAddr(section), _RSEQ_CS_SIZE)
+                registers.leave_rseq_section(thread.registers, rseq, area, content)
+        asked = Asked(Tape(f"{process.name}: ask"))
+        answers, tape = asked.answers, asked.tape
+        answers["attributes"] = attributes.ask_thread(tape, status, status.name)
+        answers["credentials"] = credentials.ask_credentials(tape, status)
+        answers["scheduling"] = scheduling.ask_scheduling(tape)
+        answers["addresses"] = userspace.ask_addresses(tape, rseq)
+        if with_process:
+            self._ask_process(process, asked)
+        played = thread.play(tape, process.workspace)
+        self._take_clocks(asked, played)
+        record = Thread(
+            thread.vtid,
+            registers.for_image(thread.registers),
+            thread.xstate,
+            thread.sigmask,
+            ptrace.peek_signals(thread.tid, shared=False) if status.sig_pnd else [],
+            answers["attributes"](played),  # type: ignore[arg-type]
+            answers["credentials"](played),  # type: ignore[arg-type]
+            answers["scheduling"](played),  # type: ignore[arg-type]
+            answers["addresses"](played),  # type: ignore[arg-type]
+        )
+        return asked, played, record
+
+    def _ask_process(self, process: HeldProcess, asked: Asked) -> None:
+        answers, tape, status = asked.answers, asked.tape, process.status
+        answers["actions"] = signals.ask_actions(tape, status.sig_ign, status.sig_cgt)
+        answers["limits"] = limits.ask_limits(tape)
+        answers["process"] = attributes.ask_process(tape)
+        answers["interval timers"] = timers.ask_interval_timers(tape)
+        tids = {int(thread.tid): Tid(thread.vtid) for thread in process.threads}
+        answers["posix timers"] = timers.ask_posix_timers(tape, read_timers(process.host), tids)
+        brk = tape.brk(0)
+        answers["brk"] = lambda played: played.result(brk)
+        if not self.clocks.monotonic:
+            spaces = [tape.space(16) for _ in range(2)]
+            for clock, space in zip((time.CLOCK_MONOTONIC, time.CLOCK_BOOTTIME), spaces, strict=True):
+                tape.clock_gettime(clock, space)
+            answers["clocks"] = lambda played: [_nanoseconds(played.data(space)) for space in spaces]
+
+    def _capture_memory(
+        self,
+        process: HeldProcess,
+        vm: ObjectId,
+        parent: HeldProcess | None,
+        of_process: attributes.ProcessAttributes,
+        brk: int,
+    ) -> None:
+        assert process.workspace is not None
+        relative = self._memory.get(parent.host) if parent else None
+        memory = capture_memory(process.host, self._scope, self._mappers, relative, ignore=process.workspace.base)
+        self._memory[process.host] = memory
+        stat = process.stat
+        self.memories.append(
+            AddressSpace(
+                vm, memory.vmas,
+                stat.start_code, stat.end_code, stat.start_data, stat.end_data, stat.start_brk, brk, stat.start_stack,
+                stat.arg_start, stat.arg_end, stat.env_start, stat.env_end,
+                process.auxv, self._executable(process), of_process.dumpable, bool(of_process.thp_disable),
+            )
+        )  # fmt: skip
+        unreadable = set(memory.unreadable)
+        self.writes.append((process, [run for run in memory.own if run not in unreadable], memory.unreadable))
+
+    def _executable(self, process: HeldProcess) -> ObjectId:
+        link = f"/proc/{process.host}/exe"
+        stat = os.stat(link)
+        line = next((line for line in read_maps(process.host) if line.inode == stat.st_ino and line.path), None)
+        if line is None:
+            self._scope.unsupported(process.host, f"executable {os.readlink(link)}", "it is not mapped any more")
+            return ObjectId(-1)
+        return self._mappers.file(process.host, _as_private(line), False)
+
+    def _relative_cgroup(self, process: HeldProcess) -> str:
+        if not self._cgroup:
+            return ""
+        path = cgroup_of(process.host).get("", "")
+        base = self._cgroup.rstrip("/")
+        return path[len(base) :].strip("/") if path == base or path.startswith(base + "/") else ""
+
+    def _take_clocks(self, asked: Asked, played: Played) -> None:
+        if "clocks" in asked.answers and not self.clocks.monotonic:
+            monotonic, boottime = asked.answers["clocks"](played)  # type: ignore[misc]
+            self.clocks = Clocks(time.time_ns(), monotonic, boottime)
+
+
+def _as_private(line: MapLine) -> MapLine:
+    return line._replace(shared=False)
+
+
+def _nanoseconds(timespec: bytes) -> int:
+    return int.from_bytes(timespec[:8], "little") * 1_000_000_000 + int.from_bytes(timespec[8:16], "little")
+
+
+def parents_first(processes: dict[HostPid, HeldProcess]) -> list[HeldProcess]:
+    """Order processes so that a parent stands before its children."""
+    ordered: list[HeldProcess] = []
+    children: dict[int, list[HeldProcess]] = {}
+    roots = []
+    for process in sorted(processes.values(), key=lambda p: (p.stat.starttime, p.host)):
+        if HostPid(process.stat.ppid) in processes:
+            children.setdefault(process.stat.ppid, []).append(process)
+        else:
+            roots.append(process)
+    stack = list(reversed(roots))
+    while stack:
+        process = stack.pop()
+        ordered.append(process)
+        stack += reversed(children.get(process.host, []))
+    if len(ordered) != len(processes):
+        raise CaptureFailed("the processes do not form a tree")
+    return ordered
+
