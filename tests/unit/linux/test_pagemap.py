@@ -1,29 +1,36 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import mmap
 import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from orchestrator.linux import pagemap
+from orchestrator.linux.call import machine, syscall
 from orchestrator.linux.pagemap import (
     PAGE_IS_FILE,
     PAGE_IS_HUGE,
     PAGE_IS_PFNZERO,
     PAGE_IS_PRESENT,
     PAGE_IS_SWAPPED,
+    PAGE_IS_WRITTEN,
     PAGE_SIZE,
     PFN_MASK,
     PM_FILE,
     PM_MMAP_EXCLUSIVE,
     PM_PRESENT,
+    PM_SCAN_CHECK_WPASYNC,
+    PM_SCAN_WP_MATCHING,
     PM_SWAP,
     read_entries,
     scan,
 )
+from orchestrator.linux.syscalls import numbers
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -208,3 +215,70 @@ def test_entries_beyond_the_address_space(own_pagemap: int) -> None:
     top = (1 << 47) - PAGE_SIZE
     assert len(read_entries(own_pagemap, top - 4 * PAGE_SIZE, top)) == 4
     assert len(read_entries(own_pagemap, 1 << 63, (1 << 63) + PAGE_SIZE)) == 0
+
+
+_UFFD_API = struct.Struct("=QQQ")
+_UFFD_REGISTER = struct.Struct("=QQQQ")
+_UFFD_FEATURE_WP_UNPOPULATED = 1 << 13
+_UFFD_FEATURE_WP_ASYNC = 1 << 15
+
+
+@pytest.fixture
+def uffd() -> Iterator[int]:
+    try:
+        fd = syscall(numbers(machine())["userfaultfd"], os.O_CLOEXEC | 1)  # UFFD_USER_MODE_ONLY
+    except OSError as error:
+        pytest.skip(f"userfaultfd: {error}")
+    features = _UFFD_FEATURE_WP_UNPOPULATED | _UFFD_FEATURE_WP_ASYNC
+    try:
+        fcntl.ioctl(fd, 0xC018AA3F, _UFFD_API.pack(0xAA, features, 0))
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("dirty_pages", [3, 1000, pagemap._VEC_LEN, pagemap._VEC_LEN + 600])
+def test_written_pages_are_found_once_and_armed_again(own_pagemap: int, uffd: int, dirty_pages: int) -> None:
+    memory = _anonymous(2 * dirty_pages)
+    start = _address(memory)
+    end = start + len(memory)
+    fcntl.ioctl(uffd, 0xC020AA00, _UFFD_REGISTER.pack(start, len(memory), 2, 0))
+
+    def written() -> list[tuple[int, int, int]]:
+        return scan(
+            own_pagemap,
+            start,
+            end,
+            category_mask=PAGE_IS_WRITTEN,
+            return_mask=PAGE_IS_WRITTEN,
+            flags=PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC,
+        )
+
+    written()  # Arms: what was never protected counts as written.
+    assert written() == []
+    for page in range(0, 2 * dirty_pages, 2):
+        memory[page * PAGE_SIZE] = 1
+    found = written()
+    again = written()
+    memory[PAGE_SIZE] = 1
+    later = written()
+    memory.close()
+    assert _pages(found, start) == [(page, page + 1, PAGE_IS_WRITTEN) for page in range(0, 2 * dirty_pages, 2)]
+    assert again == []
+    assert _pages(later, start) == [(1, 2, PAGE_IS_WRITTEN)]
+
+
+def test_arming_memory_that_nobody_tracks_is_refused(own_pagemap: int) -> None:
+    memory = _anonymous(1)
+    start = _address(memory)
+    memory[0] = 1
+    with pytest.raises(PermissionError):
+        scan(
+            own_pagemap,
+            start,
+            start + PAGE_SIZE,
+            category_mask=PAGE_IS_WRITTEN,
+            return_mask=PAGE_IS_WRITTEN,
+            flags=PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC,
+        )
+    memory.close()

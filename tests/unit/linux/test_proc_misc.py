@@ -90,6 +90,7 @@ def test_auxv_agrees_with_libc() -> None:
     assert vector[6] == os.sysconf("SC_PAGESIZE")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_files_of_a_zombie(zombie: int) -> None:
     for read in (read_auxv, read_cmdline, read_environ):
         try:

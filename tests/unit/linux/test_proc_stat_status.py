@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.linux.proc_misc import list_pids, list_threads
@@ -45,6 +45,7 @@ def test_any_name_of_a_task_is_read_back(name: bytes) -> None:
     assert read_status(pid, threading.get_native_id()).name == name
 
 
+@settings(database=None)
 @given(st.binary(max_size=15))
 def test_parse_stat_finds_the_name(comm: bytes) -> None:
     numbers = b" ".join(b"%d" % number for number in range(4, 53))
