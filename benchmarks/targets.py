@@ -1,0 +1,76 @@
+"""Hold the figures against what orch promises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.figures import Figure, ratio, significant
+from benchmarks.trial import Outcome
+
+START_UP_LIMIT_MS = {"orch --help": 60.0}
+SHOW_LIMIT_MS = 120.0
+RATIO_LIMIT = 1.1
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One promise, and what was measured."""
+
+    promise: str
+    measured: float
+    limit: float
+    unit: str
+
+    @property
+    def kept(self) -> bool:
+        """Whether the measured value is within the limit."""
+        return self.measured <= self.limit
+
+    @property
+    def text(self) -> str:
+        """Print the value with its limit."""
+        return f"{significant(self.measured)} {self.unit} (limit {significant(self.limit)})"
+
+
+def judge(outcomes: Sequence[Outcome], start_up: dict[str, Figure]) -> list[Verdict]:
+    """Judge every promise for which there are figures."""
+    verdicts = [
+        Verdict(command, start_up[command].middle / 1000, limit, "ms")
+        for command, limit in START_UP_LIMIT_MS.items()
+        if command in start_up
+    ]
+    for outcome in outcomes:
+        if outcome.case.kind == "mem":
+            verdicts += judge_against_criu(outcome)
+        if outcome.case.name == "mem16":
+            verdicts += judge_median(outcome, "show_wall_us", "orch show", 1000, SHOW_LIMIT_MS, "ms")
+        if outcome.case.name == "tree1000":
+            scale = 1000 * outcome.case.tasks
+            verdicts += judge_median(outcome, "frozen_us", "tree1000: frozen", scale, 4.0, "ms a process")
+            verdicts += judge_median(outcome, "restore_us", "tree1000: restored", scale, 1.5, "ms a process")
+            for verb in ("checkpoint", "restore"):
+                title = f"tree1000: peak memory of {verb}"
+                verdicts += judge_median(outcome, f"{verb}_rss_bytes", title, 1 << 20, 80.0, "MiB")
+    return verdicts
+
+
+def judge_against_criu(outcome: Outcome) -> list[Verdict]:
+    """Compare the times that both systems report of themselves."""
+    titles = {
+        "frozen_us": "frozen, job goes on",
+        "kill_frozen_us": "frozen, job ends",
+        "restore_us": "restored",
+    }
+    verdicts = []
+    for key, title in titles.items():
+        found = ratio(Figure.of_any(outcome.values("orch", key)), Figure.of_any(outcome.values("CRIU", key)))
+        if found is not None:
+            verdicts.append(Verdict(f"{outcome.case.name}: {title}", found, RATIO_LIMIT, "x CRIU"))
+    return verdicts
+
+
+def judge_median(outcome: Outcome, key: str, title: str, scale: float, limit: float, unit: str) -> list[Verdict]:
+    """Judge orch's own median, divided by ``scale``; nothing if it was not measured."""
+    figure = Figure.of_any(outcome.values("orch", key))
+    return [] if figure is None else [Verdict(title, figure.middle / scale, limit, unit)]

@@ -1,0 +1,90 @@
+"""Start the jobs that are measured, and have them prove that they are what they were."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.cases import Case
+from benchmarks.processes import BenchmarkError, run_command, wait_gone, wait_readable
+
+SOURCES = Path(__file__).parent / "workloads"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A running workload."""
+
+    case: Case
+    pid: int
+    answer: Path
+    """Where it writes its answer when asked."""
+    cgroup: Path
+
+
+def build(directory: Path) -> list[str]:
+    """Return the command that starts the workload: compiled where there is a compiler, else Python."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        return [sys.executable, str(SOURCES / "job.py")]
+    program = directory / "job"
+    run_command([compiler, "-O2", "-pthread", "-o", str(program), str(SOURCES / "job.c")], directory / "build.log")
+    return [str(program)]
+
+
+def start(command: list[str], case: Case, directory: Path, cgroup: Path) -> Job:
+    """Start a workload in a session and a cgroup of its own, and wait until it is complete."""
+    answer = directory / "answer"
+    theirs, ours = -1, -1
+    try:
+        ours, theirs = os.pipe()
+        os.set_inheritable(theirs, True)
+        pid = os.posix_spawn(
+            command[0],
+            [*command, case.kind, str(case.size), str(theirs), str(answer), str(cgroup / "cgroup.procs")],
+            {"PATH": os.defpath},
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
+            ],
+            setsid=True,
+        )
+        os.close(theirs)
+        theirs = -1
+        if not wait_readable(ours) or os.read(ours, 1) != b"r":
+            raise BenchmarkError(f"the workload of {case.name} did not become ready")
+    finally:
+        for fd in (ours, theirs):
+            if fd >= 0:
+                os.close(fd)
+    return Job(case, pid, answer, cgroup)
+
+
+def prove(job: Job, pid: int) -> float:
+    """Ask a job to check itself, wait for its end, and return the longest gap it felt, in microseconds.
+
+    ``pid`` is the root's as seen from here, which after a restore need not be the one it sees itself.
+    """
+    job.answer.unlink(missing_ok=True)
+    try:
+        os.kill(pid, signal.SIGUSR1)
+    except ProcessLookupError as err:
+        raise BenchmarkError(f"process {pid} of {job.case.name} does not run") from err
+    wait_gone(pid)
+    return parse_answer(job.answer.read_text() if job.answer.exists() else "")
+
+
+def parse_answer(text: str) -> float:
+    """Return the gap of an "ok GAP_US" answer; raise BenchmarkError for any other."""
+    match text.split():
+        case ["ok", gap_us]:
+            return float(gap_us)
+        case ["bad", _]:
+            raise BenchmarkError("the job found its own state damaged")
+        case _:
+            raise BenchmarkError("the job ended without an answer")

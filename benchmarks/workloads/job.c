@@ -1,0 +1,234 @@
+/*
+ * A job to checkpoint: it takes the shape it is told, says that it is ready, and proves itself when asked.
+ *
+ *   job KIND SIZE READY_FD ANSWER [CGROUP_PROCS]
+ *
+ *   mem      SIZE MiB of private anonymous memory, filled with a pseudo-random sequence
+ *   tree     SIZE children that wait for a signal
+ *   threads  SIZE threads that wait on one condition variable
+ *
+ * One byte on READY_FD says that the shape is complete; the descriptor is closed after it. From then on the main
+ * thread beats once a millisecond and keeps the longest gap between two beats: what a checkpoint costs the job, as
+ * the job itself feels it. On SIGUSR1 it checks its memory, children or threads, writes "ok GAP_US" or "bad GAP_US"
+ * to the file ANSWER, and ends.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define CHILD_SAYS_FINE 7
+
+static uint64_t *words;
+static size_t word_count;
+
+static pid_t *children;
+static pthread_t *threads;
+static size_t member_count;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t released = PTHREAD_COND_INITIALIZER;
+static pthread_cond_t waiting = PTHREAD_COND_INITIALIZER;
+static size_t threads_waiting, threads_released;
+static int go;
+
+static void die(const char *what)
+{
+	perror(what);
+	exit(2);
+}
+
+static uint64_t next_word(uint64_t state)
+{
+	state ^= state << 13;
+	state ^= state >> 7;
+	state ^= state << 17;
+	return state;
+}
+
+static void start_mem(size_t mib)
+{
+	uint64_t state = 0x9e3779b97f4a7c15;
+
+	word_count = (mib << 20) / sizeof(*words);
+	words = mmap(NULL, mib << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (words == MAP_FAILED)
+		die("mmap");
+	for (size_t i = 0; i < word_count; i++)
+		words[i] = state = next_word(state);
+}
+
+static int check_mem(void)
+{
+	uint64_t state = 0x9e3779b97f4a7c15;
+
+	for (size_t i = 0; i < word_count; i++) {
+		state = next_word(state);
+		if (words[i] != state)
+			return 0;
+	}
+	return 1;
+}
+
+static void start_tree(size_t count, int ready_fd, const sigset_t *asked)
+{
+	children = calloc(count, sizeof(*children));
+	if (!children)
+		die("calloc");
+	for (member_count = 0; member_count < count; member_count++) {
+		pid_t pid = fork();
+
+		if (pid < 0)
+			die("fork");
+		if (pid == 0) {
+			close(ready_fd);
+			while (sigwaitinfo(asked, NULL) != SIGUSR1)
+				;
+			_exit(CHILD_SAYS_FINE);
+		}
+		children[member_count] = pid;
+	}
+}
+
+static int check_tree(void)
+{
+	int fine = 1;
+
+	for (size_t i = 0; i < member_count; i++)
+		fine &= kill(children[i], SIGUSR1) == 0;
+	for (size_t i = 0; i < member_count; i++) {
+		int status;
+
+		if (waitpid(children[i], &status, 0) != children[i])
+			fine = 0;
+		else
+			fine &= WIFEXITED(status) && WEXITSTATUS(status) == CHILD_SAYS_FINE;
+	}
+	return fine;
+}
+
+static void *thread_main(void *unused)
+{
+	(void)unused;
+	pthread_mutex_lock(&lock);
+	threads_waiting++;
+	pthread_cond_signal(&waiting);
+	while (!go)
+		pthread_cond_wait(&released, &lock);
+	threads_released++;
+	pthread_mutex_unlock(&lock);
+	return NULL;
+}
+
+static void start_threads(size_t count)
+{
+	threads = calloc(count, sizeof(*threads));
+	if (!threads)
+		die("calloc");
+	for (member_count = 0; member_count < count; member_count++)
+		if (pthread_create(&threads[member_count], NULL, thread_main, NULL))
+			die("pthread_create");
+	pthread_mutex_lock(&lock);
+	while (threads_waiting < count)
+		pthread_cond_wait(&waiting, &lock);
+	pthread_mutex_unlock(&lock);
+}
+
+static int check_threads(void)
+{
+	pthread_mutex_lock(&lock);
+	go = 1;
+	pthread_cond_broadcast(&released);
+	pthread_mutex_unlock(&lock);
+	for (size_t i = 0; i < member_count; i++)
+		if (pthread_join(threads[i], NULL))
+			return 0;
+	return threads_released == member_count;
+}
+
+static int64_t now_us(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+static int64_t beat_until_asked(const sigset_t *asked)
+{
+	const struct timespec beat = { .tv_nsec = 1000000 };
+	int64_t last = now_us(), longest = 0;
+
+	for (;;) {
+		int got = sigtimedwait(asked, NULL, &beat);
+		int64_t now = now_us();
+
+		if (now - last > longest)
+			longest = now - last;
+		last = now;
+		if (got == SIGUSR1)
+			return longest;
+	}
+}
+
+static void write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+	if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text) || close(fd))
+		die(path);
+}
+
+int main(int argc, char **argv)
+{
+	sigset_t asked;
+	char text[64];
+	int64_t gap_us;
+	int fine;
+
+	if (argc < 5)
+		return 2;
+	if (argc > 5)
+		write_file(argv[5], "0");
+
+	const char *kind = argv[1];
+	size_t size = strtoul(argv[2], NULL, 10);
+	int ready_fd = atoi(argv[3]);
+
+	sigemptyset(&asked);
+	sigaddset(&asked, SIGUSR1);
+	if (sigprocmask(SIG_BLOCK, &asked, NULL))
+		die("sigprocmask");
+
+	if (!strcmp(kind, "mem"))
+		start_mem(size);
+	else if (!strcmp(kind, "tree"))
+		start_tree(size, ready_fd, &asked);
+	else if (!strcmp(kind, "threads"))
+		start_threads(size);
+	else
+		return 2;
+
+	if (write(ready_fd, "r", 1) != 1 || close(ready_fd))
+		die("ready");
+	gap_us = beat_until_asked(&asked);
+
+	if (!strcmp(kind, "mem"))
+		fine = check_mem();
+	else if (!strcmp(kind, "tree"))
+		fine = check_tree();
+	else
+		fine = check_threads();
+	snprintf(text, sizeof(text), "%s %lld\n", fine ? "ok" : "bad", (long long)gap_us);
+	write_file(argv[4], text);
+	return !fine;
+}

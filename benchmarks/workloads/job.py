@@ -1,0 +1,120 @@
+"""Do what job.c does, for machines without a C compiler.
+
+``python job.py KIND SIZE READY_FD ANSWER [CGROUP_PROCS]``; see job.c for the contract.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+CHILD_SAYS_FINE = 7
+MIB = 1 << 20
+
+Check = Callable[[], bool]
+
+
+def start_mem(mib: int) -> Check:
+    """Fill private anonymous memory; the check compares every byte."""
+    block = random.Random(1).randbytes(MIB)
+    memory = mmap.mmap(-1, mib * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+    def expected(number: int) -> bytes:
+        # Rotated, so that no two MiB are the same page for page.
+        cut = number * 8 + 1
+        return block[cut:] + block[:cut]
+
+    for number in range(mib):
+        memory[number * MIB : (number + 1) * MIB] = expected(number)
+    return lambda: all(memory[number * MIB : (number + 1) * MIB] == expected(number) for number in range(mib))
+
+
+def start_tree(count: int, ready_fd: int) -> Check:
+    """Fork children that wait for SIGUSR1; the check ends each of them and looks at its exit status."""
+    children = []
+    for _ in range(count):
+        pid = os.fork()
+        if pid == 0:
+            os.close(ready_fd)
+            signal.sigwaitinfo({signal.SIGUSR1})
+            os._exit(CHILD_SAYS_FINE)
+        children.append(pid)
+
+    def check() -> bool:
+        for pid in children:
+            os.kill(pid, signal.SIGUSR1)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+        return all(code == CHILD_SAYS_FINE for code in codes)
+
+    return check
+
+
+def start_threads(count: int) -> Check:
+    """Start threads that wait for one event; the check releases and counts them."""
+    barrier = threading.Barrier(count + 1)
+    release = threading.Event()
+    released: list[int] = []
+
+    def wait() -> None:
+        barrier.wait()
+        release.wait()
+        released.append(threading.get_ident())
+
+    threads = [threading.Thread(target=wait) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    barrier.wait()
+
+    def check() -> bool:
+        release.set()
+        for thread in threads:
+            thread.join()
+        return len(released) == count
+
+    return check
+
+
+def beat_until_asked() -> int:
+    """Beat once a millisecond until SIGUSR1; return the longest gap, in microseconds."""
+    last, longest = time.monotonic_ns(), 0
+    while True:
+        got = signal.sigtimedwait({signal.SIGUSR1}, 0.001)
+        now = time.monotonic_ns()
+        longest = max(longest, now - last)
+        last = now
+        if got is not None:
+            return longest // 1000
+
+
+def main(arguments: list[str]) -> int:
+    """Take the shape, say ready, beat, prove."""
+    kind, size, ready_fd, answer, *cgroup_procs = arguments
+    for path in cgroup_procs:
+        with open(path, "w", encoding="ascii") as procs:
+            procs.write("0")
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    if kind == "mem":
+        check = start_mem(int(size))
+    elif kind == "tree":
+        check = start_tree(int(size), int(ready_fd))
+    elif kind == "threads":
+        check = start_threads(int(size))
+    else:
+        return 2
+    os.write(int(ready_fd), b"r")
+    os.close(int(ready_fd))
+    gap_us = beat_until_asked()
+    fine = check()
+    with open(answer, "w", encoding="ascii") as file:
+        file.write(f"{'ok' if fine else 'bad'} {gap_us}\n")
+    return 0 if fine else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
