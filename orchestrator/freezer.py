@@ -107,6 +107,9 @@ class Freezer(Protocol):
     def leave(self) -> None:
         """Put back what the user had set, before the tasks are let go."""
 
+    def is_frozen(self) -> bool:
+        """Say whether every task stands still now, whoever asked for it."""
+
     def tasks(self) -> list[HostPid]:
         """List the processes of the cgroup and of those below it, ascending."""
 
@@ -255,6 +258,10 @@ class V2Freezer(_Freezer):
                 if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
                     return False
 
+    def is_frozen(self) -> bool:
+        with _as_job_errors(self.path):
+            return cgroupfs.read_events(self.path)["frozen"] == 1
+
     def _is_frozen_from_above(self) -> bool:
         return cgroupfs.read_events(self.path)["frozen"] == 1 and not self._asks_frozen(self.path)
 
@@ -282,6 +289,10 @@ class V1Freezer(_Freezer):
         if not self.tasks():
             raise EmptyJob(f"the last process of the cgroup {self.path} has ended")
         return True
+
+    def is_frozen(self) -> bool:
+        with _as_job_errors(self.path):
+            return cgroupfs.freezer_state(self.path) == "FROZEN"
 
     def _is_frozen_from_above(self) -> bool:
         return read_record(f"{self.path}/freezer.parent_freezing").strip() == b"1"

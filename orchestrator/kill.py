@@ -1,0 +1,108 @@
+"""End a job: every process of it, and what orch knew of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import time
+
+from orchestrator.errors import JobBusy, NoSuchJob, NotPermitted, SelfInJob
+from orchestrator.freezer import CgroupRef, make_freezer
+from orchestrator.job import Birth, Job, clear_if_stale, find_job
+from orchestrator.linux import cgroupfs
+from orchestrator.linux.pidfd import pidfd_open
+
+KILL_SECONDS = 10.0
+"""How long a killed job may take to end."""
+
+
+def empty_cgroup(cgroup: CgroupRef, timeout: float) -> None:
+    """Kill every process of a cgroup and wait until the last has ended. Raises JobBusy after ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    emptied = _kill_v2(cgroup.path, deadline) if cgroup.version == 2 else _kill_v1(cgroup, deadline)
+    if not emptied:
+        left = ", ".join(map(str, make_freezer(cgroup).tasks()))
+        raise JobBusy(
+            f"processes of {cgroup.path} do not die: {left}",
+            hint="they wait in the kernel, for a device or a filesystem",
+        )
+
+
+def _kill_v2(path: str, deadline: float) -> bool:
+    try:
+        with cgroupfs.EventsWatch(path) as watch:
+            poll = select.poll()
+            poll.register(watch.fileno(), select.POLLIN)
+            cgroupfs.kill(path)
+            while watch.clear()["populated"]:
+                if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                    return False
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENODEV):
+            raise
+    return True
+
+
+def _kill_v1(cgroup: CgroupRef, deadline: float) -> bool:
+    pause_seconds = 0.0005
+    freezer = make_freezer(cgroup)
+    while True:
+        try:
+            pids = [pid for pid in freezer.tasks() if Birth.of(pid).is_alive()]
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+            # A frozen task dies when it is thawed.
+            freezer.thaw()
+        except NoSuchJob:
+            return True
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if not pids:
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(pause_seconds)
+        pause_seconds = min(2 * pause_seconds, 0.02)
+
+
+def kill_job(name: str, signo: int = signal.SIGKILL, timeout: float = KILL_SECONDS) -> None:
+    """Kill every process of a job and wait until nothing is left of it, its supervisor included.
+
+    Another signal than SIGKILL goes to the job's root alone and is not waited for.
+    Raises NoSuchJob, SelfInJob, JobBusy, NotPermitted.
+    """
+    job = find_job(name)
+    pids = job.pids()
+    if os.getpid() in pids:
+        raise SelfInJob(f"orch itself is a process of the job {name}", hint="run 'orch kill' from elsewhere")
+    try:
+        if signo != signal.SIGKILL:
+            for pid in [job.record.root.pid] if job.record.root.is_alive() else pids:
+                os.kill(pid, signo)
+            return
+        deadline = time.monotonic() + timeout
+        empty_cgroup(job.cgroup, timeout)
+    except ProcessLookupError:
+        return
+    except PermissionError as error:
+        raise NotPermitted(f"not allowed to kill the job {name}", hint="run orch as root") from error
+    await_supervisor(job, deadline)
+    clear_if_stale(name)
+
+
+def await_supervisor(job: Job, deadline: float) -> None:
+    """Wait until the supervisor of a job that has ended has cleared it away. JobBusy at ``deadline`` (monotonic)."""
+    supervisor = job.record.supervisor
+    try:
+        pidfd = pidfd_open(supervisor.pid)
+    except ProcessLookupError:
+        return
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        if supervisor.is_alive() and not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            raise JobBusy(f"the supervisor of {job.name} ({supervisor.pid}) does not end")
+    finally:
+        os.close(pidfd)
