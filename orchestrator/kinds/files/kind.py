@@ -8,18 +8,21 @@ same open file description (pidfd_getfd).
 Rebuild happens in the *depot*: one process, the first of the restored job, opens every open file
 description of the image before it forks. Standing descriptors there have high numbers
 (:meth:`Depot.slot`); the low numbers are free between two kinds, so whatever a kind opens is
-descriptor 0 (then 1, 2, ...), and it leaves none of them behind: ``depot.keep(0, file)``.
+descriptor 0 (then 1, 2, ...), and it leaves none of them behind: ``depot.keep(0, file)``. When all
+are open, ``connect`` ties them to each other. What only the owning process can do (owners of signals,
+files that show their opener) is done there by ``settle``, after its descriptors are in place.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from orchestrator.ids import DepotFd, HostPid, ObjectId
+from orchestrator.kinds.files.locks import FileLock, PosixLock
 from orchestrator.kinds.record import Content, Record
 from orchestrator.kinds.scope import Scope
 from orchestrator.linux.pidfd import pidfd_getfd
@@ -29,14 +32,38 @@ from orchestrator.tape.build import Tape
 O_CLOEXEC = os.O_CLOEXEC
 
 
+class Held(NamedTuple):
+    """A descriptor that is known to hold an open file of the image."""
+
+    pid: HostPid
+    fd: int
+    file: ObjectId
+    link: str
+
+
+class OpenFiles(Protocol):
+    """All open files of a capture, for kinds that refer to others (``table.py`` has them)."""
+
+    def adopt(self, fd: int, pid: HostPid, what: str) -> ObjectId | None:
+        """Take in an open file that only we hold at ``fd`` (a message brought it to ``what`` of ``pid``)."""
+
+    def at(self, pid: HostPid, fd: int) -> Held | None:
+        """Return what a process has at a number."""
+
+    def of_inode(self, inode: int) -> Iterable[Held]:
+        """Return one holder of each open file of an inode."""
+
+
 class FdView:
     """One descriptor of a held process, looked at from outside."""
 
-    def __init__(self, pid: HostPid, pidfd: int, fd: int, link: str) -> None:
+    def __init__(self, pid: HostPid, pidfd: int, fd: int, link: str, files: OpenFiles | None = None) -> None:
         self.pid = pid
         self.fd = fd
         self.link = link
         """What /proc/PID/fd/N points to: a path, "pipe:[123]", "anon_inode:[eventpoll]"."""
+        self.files = files
+        """The others of this capture; complete when the scope's finishers run."""
         self._pidfd = pidfd
         self._local = -1
 
@@ -48,7 +75,12 @@ class FdView:
     @cached_property
     def stat(self) -> os.stat_result:
         """The file behind the descriptor."""
-        return os.stat(f"/proc/{self.pid}/fd/{self.fd}")
+        return os.stat(self.path)
+
+    @property
+    def path(self) -> str:
+        """A path by which we can open the same file once more."""
+        return f"/proc/{self.pid}/fd/{self.fd}"
 
     @property
     def local(self) -> int:
@@ -60,6 +92,12 @@ class FdView:
     def take_local(self, scope: Scope) -> int:
         """Like :attr:`local`, but it lives until the image is written."""
         fd = os.dup(self.local)
+        scope.closers.append(fd)
+        return fd
+
+    def take_reader(self, scope: Scope) -> int:
+        """Open the file for reading, whatever the descriptor allows; ours until the image is written."""
+        fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         scope.closers.append(fd)
         return fd
 
@@ -93,6 +131,8 @@ class OpenFile(Record, frozen=True):
     body: Any
     """The record of its kind (``registry.py`` types it as the union of all kinds)."""
     owner: Owner | None = None
+    locks: tuple[FileLock, ...] = ()
+    """Those of flock(2) and F_OFD_SETLK."""
 
 
 class Descriptor(Record, frozen=True, array_like=True):
@@ -108,6 +148,8 @@ class FileTable(Record, frozen=True):
 
     id: ObjectId
     descriptors: list[Descriptor]
+    locks: tuple[PosixLock, ...] = ()
+    """Those of F_SETLK: the table owns them."""
 
 
 @dataclass(slots=True)
@@ -128,8 +170,10 @@ class Depot:
     """Where a /proc of the restored PID namespace is mounted."""
     inherited: Mapping[str, DepotFd] = field(default_factory=dict)
     """Outside resources given at restore: key ("pipe[123]", "stdio[0]") -> a standing descriptor of the depot."""
-    _next_extra: int = 0
+    scratch_address: int = 0x10_0000_0000
+    """An address of the depot process with nothing behind it: shared memory is made there, and unmapped again."""
     _extras: dict[tuple[str, ObjectId], DepotFd] = field(default_factory=dict)
+    _users: dict[ObjectId, list[OpenFile]] = field(default_factory=dict)
 
     def slot(self, file: ObjectId) -> DepotFd:
         """Return the standing number of an open file description."""
@@ -146,6 +190,20 @@ class Depot:
         number = DepotFd(self.base + len(self.files) + 8 + len(self._extras))
         self._extras[kind, of] = number
         return number, True
+
+    def extras(self) -> int:
+        """Return how many standing numbers there are beside those of the open files."""
+        return 8 + len(self._extras)
+
+    def users(self, of: ObjectId) -> list[OpenFile]:
+        """Return the open files, ascending, whose record has this shared object in its field ``object``."""
+        if not self._users:
+            for id_ in sorted(self.files):
+                file = self.files[id_]
+                shared = getattr(file.body, "object", None)
+                if shared is not None:
+                    self._users.setdefault(shared, []).append(file)
+        return self._users.get(of, [])
 
     def keep(self, scratch: int, standing: DepotFd) -> None:
         """Move what the last call opened as low number ``scratch`` to its standing number."""
@@ -176,6 +234,13 @@ class Settling:
     objects: list[Any]
     depot_slot: Callable[[ObjectId], DepotFd]
     """Depot numbers are still open at this point (they are closed right after)."""
+    cloexec: bool = False
+    first: bool = True
+    """Whether this is the one descriptor of all that does what is done once for an open file."""
+    free: int = 0
+    """The lowest number that the table leaves free: what is opened gets it."""
+    numbers: Mapping[int, ObjectId] = field(default_factory=dict)
+    """The table of this process."""
 
 
 Capture = Callable[[FdView, Scope], Record | None]
@@ -194,7 +259,11 @@ class FileKind:
     rebuild: Callable[[OpenFile, Depot], None]
     """Write the tape entries that leave the open file at ``depot.slot(file.id)``, with flags and position."""
     settle: Callable[[OpenFile, Settling], None] | None = None
-    """What only the owning process can do: epoll registrations, owners of signals."""
+    """What only the owning process can do; called for each descriptor of each table."""
+    connect: Callable[[OpenFile, Depot], None] | None = None
+    """What ties open files to each other (epoll registrations): in the depot, when all are open."""
+    objects: tuple[type[Record], ...] = ()
+    """The records that this kind puts into the scope's shared objects."""
     check: Callable[[OpenFile], None] | None = None
     """Before anything is restored: raise FileMissing, FileChanged or ResourceTaken."""
     order: int = 0

@@ -1,0 +1,75 @@
+"""Locks on files: flock(2), F_OFD_SETLK and F_SETLK. Leases are refused by name. See proc_locks(5)."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from typing import NamedTuple
+
+from orchestrator.kinds.record import Record
+from orchestrator.tape.build import Tape
+
+F_OFD_SETLK = 37
+_SEEK_SET = os.SEEK_SET
+_flock = struct.Struct("=hh4xqqi4x")
+assert _flock.size == 32
+_TYPES = {"READ": fcntl.F_RDLCK, "WRITE": fcntl.F_WRLCK}
+
+
+class FileLock(Record, frozen=True, array_like=True):
+    """A lock that belongs to an open file description."""
+
+    whole: bool
+    """Whether it is one of flock(2), not of F_OFD_SETLK."""
+    type: int
+    """F_RDLCK or F_WRLCK."""
+    start: int = 0
+    length: int = 0
+    """In bytes; 0 reaches to the end of the file, wherever that will be."""
+
+
+class PosixLock(Record, frozen=True, array_like=True):
+    """A lock that belongs to a file table, taken through any descriptor of the file."""
+
+    fd: int
+    type: int
+    start: int
+    length: int
+
+
+class LockLine(NamedTuple):
+    """A line of fdinfo about a lock."""
+
+    style: str
+    """"FLOCK", "OFDLCK", "POSIX", "LEASE"..."""
+    type: int
+    start: int
+    length: int
+
+
+def parse_lock(text: str) -> LockLine:
+    """Parse the value of a "lock:" line: "1: POSIX  ADVISORY  WRITE 1234 fe:00:77 0 EOF"."""
+    words = text.split()
+    style, type_, start, end = words[1], words[3], words[-2], words[-1]
+    first = int(start)
+    length = 0 if end == "EOF" else int(end) - first + 1
+    return LockLine(style, _TYPES.get(type_, -1), first, length)
+
+
+def take_file_locks(tape: Tape, fd: int, locks: tuple[FileLock, ...]) -> None:
+    """Take the locks of an open file; EAGAIN if somebody else has one. Any descriptor will do."""
+    for lock in locks:
+        if lock.whole:
+            tape.flock(fd, (fcntl.LOCK_SH if lock.type == fcntl.F_RDLCK else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        else:
+            tape.fcntl(fd, F_OFD_SETLK, _flock.pack(lock.type, _SEEK_SET, lock.start, lock.length, 0))
+
+
+def take_posix_locks(tape: Tape, locks: tuple[PosixLock, ...]) -> None:
+    """Take the locks of a file table, in a task that owns it.
+
+    Not before the task has closed what it does not keep: closing any descriptor of a file drops them all.
+    """
+    for lock in locks:
+        tape.fcntl(lock.fd, fcntl.F_SETLK, _flock.pack(lock.type, _SEEK_SET, lock.start, lock.length, 0))
