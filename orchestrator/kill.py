@@ -12,7 +12,20 @@ from orchestrator.errors import JobBusy, NoSuchJob, NotPermitted, SelfInJob
 from orchestrator.freezer import CgroupRef, make_freezer
 from orchestrator.job import Birth, Job, clear_if_stale, find_job
 from orchestrator.linux import cgroupfs
-from orchestrator.linux.pidfd import pidfd_open
+from orchestrator.linux.pidfd import pidfd_open, pidfd_send_signal
+from orchestrator.linux.proc_status import read_status
+
+# Signals that do not end a program which has set no handler.
+_HARMLESS = {
+    signal.SIGCHLD,
+    signal.SIGCONT,
+    signal.SIGSTOP,
+    signal.SIGTSTP,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGURG,
+    signal.SIGWINCH,
+}
 
 KILL_SECONDS = 10.0
 """How long a killed job may take to end."""
@@ -74,13 +87,11 @@ def kill_job(name: str, signo: int = signal.SIGKILL, timeout: float = KILL_SECON
     Raises NoSuchJob, SelfInJob, JobBusy, NotPermitted.
     """
     job = find_job(name)
-    pids = job.pids()
-    if os.getpid() in pids:
+    if os.getpid() in job.pids():
         raise SelfInJob(f"orch itself is a process of the job {name}", hint="run 'orch kill' from elsewhere")
     try:
         if signo != signal.SIGKILL:
-            for pid in [job.record.root.pid] if job.record.root.is_alive() else pids:
-                os.kill(pid, signo)
+            _signal_job(job, signo)
             return
         deadline = time.monotonic() + timeout
         empty_cgroup(job.cgroup, timeout)
@@ -90,6 +101,42 @@ def kill_job(name: str, signo: int = signal.SIGKILL, timeout: float = KILL_SECON
         raise NotPermitted(f"not allowed to kill the job {name}", hint="run orch as root") from error
     await_supervisor(job, deadline)
     clear_if_stale(name)
+
+
+def _signal_job(job: Job, signo: int) -> None:
+    root = job.record.root
+    try:
+        target = pidfd_open(root.pid)
+    except ProcessLookupError:
+        target = -1
+    try:
+        if target >= 0 and root.is_alive():
+            signal_root(target, root.pid, signo)
+            return
+    finally:
+        if target >= 0:
+            os.close(target)
+    # The root has ended, and others live on.
+    for pid in job.pids():
+        os.kill(pid, signo)
+
+
+def signal_root(target: int, pid: int, signo: int) -> int:
+    """Send a signal to a job's root, given its pidfd and process id; return the one that was sent.
+
+    The kernel drops a deadly signal that the init of a PID namespace has set no handler for. Such a
+    program expects to die of it, so it does. ProcessLookupError when the root has ended.
+    """
+    if signo not in _HARMLESS:
+        try:
+            status = read_status(pid)
+        except (FileNotFoundError, ProcessLookupError) as error:
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from error
+        is_init = len(status.ns_pid) > 1 and status.ns_pid[-1] == 1
+        if is_init and not (status.sig_cgt | status.sig_ign | status.sig_blk) >> (signo - 1) & 1:
+            signo = signal.SIGKILL
+    pidfd_send_signal(target, signo)
+    return signo
 
 
 def await_supervisor(job: Job, deadline: float) -> None:

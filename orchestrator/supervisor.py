@@ -16,8 +16,8 @@ import prctl
 from orchestrator.claim import Claim
 from orchestrator.freezer import make_freezer
 from orchestrator.job import Birth, JobRecord, Stream
-from orchestrator.linux.pidfd import pidfd_open, pidfd_send_signal
-from orchestrator.linux.proc_status import read_status
+from orchestrator.kill import signal_root
+from orchestrator.linux.pidfd import pidfd_open
 from orchestrator.linux.procfs import read_file
 from orchestrator.linux.signalfd import read_signals, signalfd
 from orchestrator.spawn import Program, spawn
@@ -174,30 +174,13 @@ class Supervisor:
     def _pass_on(self, signo: signal.Signals, pid: int, target: int | None) -> None:
         try:
             if target is not None:
-                if _is_deaf_init(pid, signo):
+                if signal_root(target, pid, signo) != signo:
                     self._meant = signo
-                    signo = signal.SIGKILL
-                pidfd_send_signal(target, signo)
             else:
                 for left in make_freezer(self.claim.cgroup).tasks():
                     os.kill(left, signo)
         except ProcessLookupError:
             return
-
-
-def _is_deaf_init(pid: int, signo: signal.Signals) -> bool:
-    """Say whether the kernel drops a deadly signal because the target is the init of a PID namespace.
-
-    A program that sets no handler expects to die of it.
-    """
-    if signo == signal.SIGWINCH:
-        return False
-    try:
-        status = read_status(pid)
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    heeded = (status.sig_cgt | status.sig_ign | status.sig_blk) >> (signo - 1) & 1
-    return len(status.ns_pid) > 1 and status.ns_pid[-1] == 1 and not heeded
 
 
 def _children() -> set[int]:
