@@ -31,7 +31,7 @@ class Outcome:
         return [sample[key] for sample in self.samples.get(engine, ()) if key in sample]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Trials:
     """What all trials of a run have in common."""
 
