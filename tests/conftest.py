@@ -1,0 +1,56 @@
+"""What every test stands on: nothing a test starts outlives it, and nothing it makes is left."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from harness.descendants import become_subreaper
+from harness.job import Job, new_job
+from harness.leftovers import Before
+from harness.program import Program, Run
+
+
+def pytest_report_header() -> str:
+    cpu = {word for line in open("/proc/cpuinfo") if line.startswith("flags") for word in line.split()}
+    features = [name for name in ("avx", "avx2", "avx512f", "pku") if name in cpu]
+    return f"kernel {os.uname().release}, {os.cpu_count()} CPUs, {' '.join(features)}, uid {os.getuid()}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _subreaper() -> None:
+    become_subreaper()
+
+
+_failed = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.when == "call":
+        item.stash[_failed] = report.failed
+    return report
+
+
+@pytest.fixture
+def job(request: pytest.FixtureRequest) -> Iterator[Job]:
+    """Give a job that is not started yet; after the test nothing of it may be left."""
+    if os.getuid() != 0:
+        pytest.skip("needs root")
+    with new_job() as made:
+        before = Before.look(made.name)
+        yield made
+        failed = request.node.stash.get(_failed, True)
+        made.remove_shared_memory_files()
+        left = before.clear(seconds=0 if failed else 5)
+    if left and not failed:
+        pytest.fail("left behind: " + "; ".join(left))
+
+
+@pytest.fixture
+def run(job: Job, program: Program) -> Run:
+    """Give a self-checking program within a job that is not started yet."""
+    return Run(program, job)

@@ -1,0 +1,38 @@
+"""Memory: every kind of mapping, its contents, its layout, and what is shared with whom."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.program import Program, Run
+from harness.ways import WAYS, Way
+
+PROGRAMS = [
+    Program("anon_private"),
+    Program("protections"),
+    Program("executable_memory"),
+    Program("file_private"),
+    Program("file_shared"),
+    Program("file_deleted_mapping"),
+    Program("anon_shared"),
+    Program("memfd_shared"),
+    Program("memfd_sealed_write"),
+    Program("dev_shm"),
+    Program("stack_growth"),
+    Program("grows_down"),
+    Program("vdso"),
+    Program("brk_grows"),
+    Program("identity"),
+    Program("maps_same"),
+    Program("cow_contents"),
+    Program("cow_sharing"),
+    Program("big_memory", seconds=60),
+    Program("many_mappings", seconds=60),
+    Program("sysv_shm"),
+]
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.id)
+def test_survives(run: Run, way: Way) -> None:
+    way(run)
