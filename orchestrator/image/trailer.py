@@ -51,7 +51,7 @@ class Trailer:
         """Parse the last TRAILER_BYTES of a file. Raises ImageTruncated and ImageCorrupt."""
         if len(page) != TRAILER_BYTES or not page.startswith(TRAILER_MAGIC):
             raise ImageTruncated(
-                f"{name} does not end with a trailer: it was cut short, or its last page was overwritten",
+                f"{name} does not end with a trailer: it was cut short, overwritten or added to",
                 hint="this image was never finished or is damaged; use another one",
             )
         body = page[:_CHECKSUM_AT]
