@@ -1,0 +1,110 @@
+"""Open every file of an image once, hand out the descriptors, and finish what only their owners can.
+
+The order of a restore: :func:`rebuild_depot` in the first process; forks; :func:`place_table`, then
+:func:`settle_table` in one task of each table, with all tasks there; the depot's numbers are closed; last
+:func:`lock_table`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from orchestrator.ids import DepotFd, ObjectId
+from orchestrator.kinds.files.epoll import EventPoll
+from orchestrator.kinds.files.kind import O_CLOEXEC, Depot, FileTable, OpenFile, Settling
+from orchestrator.kinds.files.locks import take_file_locks, take_posix_locks
+from orchestrator.kinds.files.owner import tell_owner
+from orchestrator.kinds.files.registry import kind_of
+from orchestrator.kinds.files.regular import NamedFile, check_unchanged
+from orchestrator.tape.build import Tape
+
+_WRITE_ACCESS = 3  # O_WRONLY | O_RDWR
+
+
+def depot_base(tables: Iterable[FileTable], files: Iterable[OpenFile]) -> int:
+    """Return the lowest number above every descriptor of the job, and above those that its epolls remember."""
+    highest = 15
+    for table in tables:
+        highest = max([highest, *(descriptor.fd for descriptor in table.descriptors)])
+    for file in files:
+        if isinstance(file.body, EventPoll):
+            highest = max([highest, *(entry.fd for entry in file.body.registrations)])
+    return highest + 1
+
+
+def check_files(files: Sequence[OpenFile]) -> None:
+    """Check, before anything is restored, that what the files need is here. Raises RestoreErrors."""
+    written = {file.body.path for file in files if isinstance(file.body, NamedFile) and file.flags & _WRITE_ACCESS}
+    for file in files:
+        check = kind_of(file).check
+        if check is not None:
+            check(file)
+        if isinstance(file.body, NamedFile) and file.body.path not in written:
+            check_unchanged(file)
+
+
+def rebuild_depot(files: Sequence[OpenFile], depot: Depot) -> None:
+    """Write the tape entries that open every file, in a process without low descriptors."""
+    ordered = sorted(files, key=lambda file: (kind_of(file).order, file.id))
+    for file in ordered:
+        kind_of(file).rebuild(file, depot)
+    for file in ordered:
+        connect = kind_of(file).connect
+        if connect is not None:
+            connect(file, depot)
+        take_file_locks(depot.tape, depot.slot(file.id), file.locks)
+
+
+def place_table(table: FileTable, tape: Tape, base: int) -> None:
+    """Give a task the descriptors it had, from the depot's that it inherited."""
+    for descriptor in table.descriptors:
+        tape.dup3(base + descriptor.file, descriptor.fd, O_CLOEXEC if descriptor.cloexec else 0)
+
+
+def first_holders(tables: Iterable[FileTable]) -> dict[ObjectId, tuple[ObjectId, int]]:
+    """Say for each open file which table, and which number there, does what is done once."""
+    first: dict[ObjectId, tuple[ObjectId, int]] = {}
+    for table in tables:
+        for descriptor in table.descriptors:
+            first.setdefault(descriptor.file, (table.id, descriptor.fd))
+    return first
+
+
+def settle_table(
+    table: FileTable,
+    tape: Tape,
+    base: int,
+    files: Mapping[ObjectId, OpenFile],
+    objects: list[Any],
+    first: Mapping[ObjectId, tuple[ObjectId, int]],
+) -> None:
+    """Finish the files of a table in a task that has it, when all tasks are there. ``first``: first_holders()."""
+    numbers = {descriptor.fd: descriptor.file for descriptor in table.descriptors}
+    free = next(number for number in range(len(numbers) + 1) if number not in numbers)
+    for descriptor in table.descriptors:
+        file = files[descriptor.file]
+        is_first = first[file.id] == (table.id, descriptor.fd)
+        settle = kind_of(file).settle
+        if settle is not None:
+            settle(
+                file,
+                Settling(
+                    tape,
+                    descriptor.fd,
+                    files,
+                    objects,
+                    lambda id_: DepotFd(base + id_),
+                    descriptor.cloexec,
+                    is_first,
+                    free,
+                    numbers,
+                ),
+            )
+        if is_first:
+            tell_owner(tape, descriptor.fd, file)
+
+
+def lock_table(table: FileTable, tape: Tape) -> None:
+    """Take the locks that belong to a table; after the task has closed the depot's descriptors."""
+    take_posix_locks(tape, table.locks)

@@ -1,0 +1,65 @@
+"""Files that belong to somebody outside of the job, and that a restore is given again.
+
+These are the standard streams that ``orch run`` handed down, and what --external names.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from orchestrator.errors import CannotHonour
+from orchestrator.kinds.files.device import is_stateless
+from orchestrator.kinds.files.kind import O_CLOEXEC, Depot, FdView, FileKind, OpenFile
+from orchestrator.kinds.record import Record
+from orchestrator.kinds.scope import Scope
+
+
+class External(Record, frozen=True, tag="external"):
+    """A file that is not in the image, by the key it is given under."""
+
+    key: str
+    """As "stdio[1]", "pipe[123]", "tty[136:0]", "socket[123]" or "file[PATH]"."""
+
+
+def external_key(view: FdView) -> str:
+    """Return how --external names the file behind a descriptor."""
+    kind, colon, inode = view.link.partition(":[")
+    if colon and kind in ("pipe", "socket"):
+        return f"{kind}[{inode}"
+    if stat.S_ISCHR(view.stat.st_mode) and not view.link.startswith("/dev/zero"):
+        rdev = view.stat.st_rdev
+        return f"tty[{os.major(rdev)}:{os.minor(rdev)}]"
+    return f"file[{view.link}]"
+
+
+def capture_external(view: FdView, scope: Scope) -> External | None:
+    """Return the record of a file that is declared external, else None."""
+    if not scope.externals and not scope.stdio:
+        return None
+    status = view.stat
+    # One opening of these devices is as good as another: they are the job's own wherever they came from.
+    if not (stat.S_ISCHR(status.st_mode) and is_stateless(status.st_rdev)):
+        stream = scope.stdio.get((status.st_dev, status.st_ino, status.st_rdev))
+        if stream is not None:
+            return External(f"stdio[{stream}]")
+    for key in (external_key(view), f"file[{view.link}]"):
+        if key in scope.externals:
+            return External(key)
+    return None
+
+
+def _rebuild(file: OpenFile, depot: Depot) -> None:
+    key = file.body.key
+    if key not in depot.inherited:
+        raise CannotHonour(
+            f"the job had {key} open, which is not in the image", hint=f"give it a new one with --inherit {key}"
+        )
+    depot.tape.dup3(depot.inherited[key], depot.slot(file.id), O_CLOEXEC)
+
+
+def _never(_view: FdView) -> bool:
+    return False  # the collector asks capture_external() before all kinds
+
+
+KIND = FileKind("external file", External, _never, capture_external, _rebuild)

@@ -1,0 +1,58 @@
+"""Who is told by a signal that a file is ready. See fcntl(2), F_SETOWN_EX, F_SETSIG, O_ASYNC."""
+
+from __future__ import annotations
+
+import fcntl
+import struct
+
+from orchestrator.ids import HostPid
+from orchestrator.kinds.files.kind import FdView, OpenFile, Owner
+from orchestrator.kinds.files.reopening import FASYNC, set_async
+from orchestrator.kinds.scope import Scope
+from orchestrator.linux.proc_status import read_status
+from orchestrator.tape.build import Tape
+
+_F_SETSIG, _F_GETSIG, _F_SETOWN_EX, _F_GETOWN_EX = 10, 11, 15, 16
+_F_OWNER_TID, _F_OWNER_PID, _F_OWNER_PGRP = 0, 1, 2
+_f_owner_ex = struct.Struct("=ii")
+
+
+def capture_owner(view: FdView, scope: Scope) -> Owner | None:
+    """Ask who gets a file's signals; None if nobody does."""
+    type_, host = _f_owner_ex.unpack(fcntl.fcntl(view.local, _F_GETOWN_EX, bytes(_f_owner_ex.size)))
+    signal = fcntl.fcntl(view.local, _F_GETSIG)
+    if not host:
+        return Owner(type_, 0, signal) if signal else None
+    number = _in_job(type_, host, scope)
+    if number is None:
+        scope.outside(view.pid, view.what, f"its signals go to {host}, which is outside of the job or has ended")
+        return None
+    return Owner(type_, number, signal)
+
+
+def _in_job(type_: int, host: int, scope: Scope) -> int | None:
+    """Translate a host number of an owner into the job's own."""
+    if type_ == _F_OWNER_PID:
+        return scope.pids.get(HostPid(host))
+    if type_ == _F_OWNER_PGRP:
+        for pid in scope.pids:
+            status = read_status(pid)
+            if status.ns_pgid[0] == host:
+                return status.ns_pgid[-1]
+        return None
+    try:
+        status = read_status(host)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return status.ns_pid[-1] if status.tgid in scope.pids else None
+
+
+def tell_owner(tape: Tape, fd: int, file: OpenFile) -> None:
+    """Name the owner again, in a process that has the file, once all processes are there."""
+    if file.owner is not None:
+        if file.owner.pid:
+            tape.fcntl(fd, _F_SETOWN_EX, _f_owner_ex.pack(file.owner.type, file.owner.pid))
+        if file.owner.signal:
+            tape.fcntl(fd, _F_SETSIG, file.owner.signal)
+    if file.flags & FASYNC:
+        set_async(tape, fd, file.flags)

@@ -1,0 +1,45 @@
+"""Files that cannot be rebuilt, each with its reason; the last of all kinds, so that none passes unnamed."""
+
+from __future__ import annotations
+
+from orchestrator.kinds.files.kind import FdView
+from orchestrator.kinds.scope import Scope
+
+_ANONYMOUS = {
+    "[io_uring]": "the rings are shared with the kernel and cannot be saved",
+    "[userfaultfd]": "its registrations cannot be saved",
+    "[perf_event]": "performance counters cannot be saved",
+    "[fanotify]": "fanotify groups cannot be saved",
+    "inotify": "watches of inotify cannot be saved",
+    "[pidfd]": "descriptors of processes cannot be saved",
+    "bpf-map": "BPF objects cannot be saved",
+    "bpf-prog": "BPF objects cannot be saved",
+    "bpf_link": "BPF objects cannot be saved",
+    "kvm-vm": "virtual machines cannot be saved",
+    "kvm-vcpu:0": "virtual machines cannot be saved",
+    "seccomp notify": "a supervisor of system calls cannot be saved",
+    "[fscontext]": "a mount in the making cannot be saved",
+    "landlock-ruleset": "a Landlock ruleset cannot be read back",
+}
+_LINKS = {
+    "mnt": "a descriptor of a namespace cannot be saved",
+    "net": "a descriptor of a namespace cannot be saved",
+    "ipc": "a descriptor of a namespace cannot be saved",
+    "uts": "a descriptor of a namespace cannot be saved",
+    "pid": "a descriptor of a namespace cannot be saved",
+    "user": "a descriptor of a namespace cannot be saved",
+    "time": "a descriptor of a namespace cannot be saved",
+    "cgroup": "a descriptor of a namespace cannot be saved",
+    "pidfd": "descriptors of processes cannot be saved",
+    "socket": "sockets of this family cannot be saved",
+}
+
+
+def refuse(view: FdView, scope: Scope) -> None:
+    """Note why a file that no kind recognises cannot be rebuilt."""
+    kind, _, rest = view.link.partition(":")
+    if kind == "anon_inode":
+        reason = _ANONYMOUS.get(rest, "this kind of file cannot be saved")
+    else:
+        reason = _LINKS.get(kind, "this kind of file cannot be saved")
+    scope.unsupported(view.pid, view.what, reason)

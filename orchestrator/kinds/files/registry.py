@@ -1,0 +1,84 @@
+"""The kinds of open files. The first that recognises a descriptor takes it."""
+
+from __future__ import annotations
+
+from orchestrator.kinds.files import (
+    device,
+    epoll,
+    eventfd,
+    external,
+    fifo,
+    ghost,
+    memfd,
+    pipe,
+    regular,
+    signalfd,
+    timerfd,
+)
+from orchestrator.kinds.files.device import Device
+from orchestrator.kinds.files.epoll import EventPoll
+from orchestrator.kinds.files.eventfd import EventFd
+from orchestrator.kinds.files.external import External
+from orchestrator.kinds.files.fifo import Fifo
+from orchestrator.kinds.files.ghost import Ghost, GhostFile
+from orchestrator.kinds.files.kind import FdView, FileKind, OpenFile
+from orchestrator.kinds.files.memfd import MemFd
+from orchestrator.kinds.files.pipe import PipeBuffer, PipeEnd
+from orchestrator.kinds.files.regular import NamedFile
+from orchestrator.kinds.files.signalfd import SignalFd
+from orchestrator.kinds.files.timerfd import TimerFd
+from orchestrator.kinds.memory.shared import SharedMemory
+from orchestrator.kinds.sockets.registry import SOCKET_KINDS, SocketBody, SocketObject
+
+KINDS: tuple[FileKind, ...] = (
+    pipe.KIND,
+    *SOCKET_KINDS,
+    eventfd.KIND,
+    epoll.KIND,
+    timerfd.KIND,
+    signalfd.KIND,
+    memfd.KIND,
+    ghost.KIND,
+    regular.KIND,
+    fifo.KIND,
+    device.KIND,
+    external.KIND,
+)
+
+FileBody = (
+    NamedFile
+    | GhostFile
+    | MemFd
+    | Device
+    | PipeEnd
+    | Fifo
+    | EventFd
+    | EventPoll
+    | TimerFd
+    | SignalFd
+    | External
+    | SocketBody
+)
+"""What OpenFile.body may be."""
+
+FileObject = Ghost | PipeBuffer | SharedMemory | SocketObject
+"""What open files, and memory, put into an image's shared objects."""
+
+
+class FileRecord(OpenFile, frozen=True, kw_only=True):
+    """An OpenFile as it is decoded: only bodies that are known."""
+
+    body: FileBody
+
+
+_BY_RECORD: dict[type, FileKind] = {kind.record: kind for kind in KINDS}
+
+
+def recognise(view: FdView) -> FileKind | None:
+    """Find the kind of a descriptor."""
+    return next((kind for kind in KINDS if kind.recognise(view)), None)
+
+
+def kind_of(file: OpenFile) -> FileKind:
+    """Return the kind that an open file was recorded by."""
+    return _BY_RECORD[type(file.body)]

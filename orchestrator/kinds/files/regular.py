@@ -1,0 +1,143 @@
+"""Regular files and directories with a name. Their contents stay where they are; the image names them."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from orchestrator.errors import FileChanged, FileMissing
+from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile
+from orchestrator.kinds.files.reopening import AT_FDCWD, open_flags, seek
+from orchestrator.kinds.record import Record
+from orchestrator.kinds.scope import Scope
+from orchestrator.linux.statfs import PROC_SUPER_MAGIC, filesystem_magic, is_pseudo
+
+_DELETED = " (deleted)"
+_TYPES = {stat.S_IFREG: "a regular file", stat.S_IFDIR: "a directory", stat.S_IFLNK: "a symbolic link",
+          stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a character device",
+          stat.S_IFBLK: "a block device"}  # fmt: skip
+
+
+class NamedFile(Record, frozen=True, tag="file"):
+    """A file that is opened again by its path. See proc_pid_fd(5)."""
+
+    path: str
+    file_type: int
+    """The S_IFMT bits."""
+    size: int
+    mtime_ns: int
+    pseudo: bool = False
+    """Whether the file system makes up contents, sizes and times as they are asked for (procfs, sysfs...)."""
+
+
+def describe_type(mode: int) -> str:
+    """Say in words what a file is."""
+    return _TYPES.get(stat.S_IFMT(mode), "something unknown")
+
+
+def named(view: FdView, scope: Scope) -> bool:
+    """Whether the path still leads to this file; if not, note it in the scope."""
+    status = view.stat
+    for path in (view.link, f"/proc/{view.pid}/root{view.link}"):
+        try:
+            found = os.lstat(path)
+        except OSError:
+            continue
+        if (found.st_dev, found.st_ino) == (status.st_dev, status.st_ino):
+            break
+    else:
+        if view.link.endswith(_DELETED) and stat.S_ISDIR(status.st_mode):
+            scope.unsupported(view.pid, view.what, "a deleted directory cannot be opened again")
+        elif view.link.endswith(_DELETED) or status.st_nlink > 0:
+            scope.unsupported(
+                view.pid,
+                view.what,
+                "the name it was opened by is gone or leads elsewhere, while the file has other names",
+                f"find them with find -inum {status.st_ino}, and give it its old name back",
+            )
+        else:
+            scope.unsupported(view.pid, view.what, f"{describe_type(status.st_mode)} without a name")
+        return False
+    try:
+        view.link.encode()
+    except UnicodeEncodeError:
+        scope.unsupported(view.pid, view.what, "its name is not UTF-8")
+        return False
+    return True
+
+
+def _recognise(view: FdView) -> bool:
+    return view.link.startswith("/") and stat.S_IFMT(view.stat.st_mode) in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
+
+
+def _capture(view: FdView, scope: Scope) -> NamedFile | None:
+    if not named(view, scope):
+        return None
+    status = view.stat
+    magic = filesystem_magic(view.path)
+    if magic == PROC_SUPER_MAGIC and _belongs_to_process(view.link):
+        scope.unsupported(view.pid, view.what, "a file of procfs about one process cannot be opened again")
+        return None
+    return NamedFile(view.link, stat.S_IFMT(status.st_mode), status.st_size, status.st_mtime_ns, is_pseudo(magic))
+
+
+def _belongs_to_process(path: str) -> bool:
+    """Whether a path in procfs leads below /proc/PID, wherever procfs is mounted."""
+    return any(part.isdecimal() for part in path.split("/"))
+
+
+def _rebuild(file: OpenFile, depot: Depot) -> None:
+    depot.tape.openat(AT_FDCWD, file.body.path, open_flags(file.flags), 0)
+    if not file.flags & os.O_PATH:
+        seek(depot.tape, 0, file)
+    depot.keep(0, depot.slot(file.id))
+
+
+def check_named(path: str, type_: int) -> os.stat_result:
+    """Return the status of a file; raise FileMissing or FileChanged unless it is there and of that type."""
+    try:
+        status = os.lstat(path)
+    except OSError as error:
+        raise FileMissing(
+            f"{path}, which the job has open, is gone: {error.strerror}",
+            hint="put it back where it was, or restore where it exists",
+        ) from error
+    if stat.S_IFMT(status.st_mode) != type_:
+        raise FileChanged(
+            f"{path}, which the job has open, was {describe_type(type_)} and is {describe_type(status.st_mode)} now",
+            hint="put the old one back",
+        )
+    return status
+
+
+def _check(file: OpenFile) -> None:
+    body: NamedFile = file.body
+    status = check_named(body.path, body.file_type)
+    if body.file_type == stat.S_IFREG and not body.pseudo and status.st_size < body.size:
+        raise FileChanged(
+            f"{body.path}, which the job has open, was {body.size} bytes long and has {status.st_size} now",
+            hint="put the old contents back",
+        )
+
+
+def check_unchanged(file: OpenFile) -> None:
+    """Raise FileChanged unless a file that the job only reads has the size and time it had."""
+    body: NamedFile = file.body
+    if body.file_type != stat.S_IFREG or body.pseudo or file.flags & os.O_PATH:
+        return
+    status = os.lstat(body.path)
+    if (status.st_size, status.st_mtime_ns) != (body.size, body.mtime_ns):
+        raise FileChanged(
+            f"{body.path}, which the job reads, is not the file it was: {body.size} bytes, modified"
+            f" {_time(body.mtime_ns)}; now {status.st_size} bytes, modified {_time(status.st_mtime_ns)}",
+            hint="put the old file back, with its modification time",
+        )
+
+
+def _time(ns: int) -> str:
+    from datetime import datetime
+
+    return datetime.fromtimestamp(ns / 1e9).astimezone().isoformat(" ", "milliseconds")
+
+
+KIND = FileKind("file", NamedFile, _recognise, _capture, _rebuild, check=_check)

@@ -1,0 +1,214 @@
+"""Collect the open files of a held job, each open file description once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from orchestrator.ids import HostPid, ObjectId
+from orchestrator.kinds.files.external import capture_external
+from orchestrator.kinds.files.kind import Descriptor, FdView, FileTable, Held, recorded_flags
+from orchestrator.kinds.files.locks import FileLock, LockLine, PosixLock, parse_lock
+from orchestrator.kinds.files.owner import capture_owner
+from orchestrator.kinds.files.refused import refuse
+from orchestrator.kinds.files.registry import FileRecord, recognise
+from orchestrator.kinds.files.reopening import O_LARGEFILE
+from orchestrator.kinds.scope import Scope
+from orchestrator.linux.kcmp import KCMP_FILE, kcmp
+from orchestrator.linux.pidfd import pidfd_open
+from orchestrator.linux.proc_fd import FdInfo, list_fds, readlink_fd
+from orchestrator.linux.proc_maps import MapLine
+
+_NOTHING = ObjectId(-1)
+
+
+class MappedView(FdView):
+    """A file behind a mapping of a held process, as if the process had a descriptor of it."""
+
+    def __init__(self, pid: HostPid, line: MapLine, writable: bool) -> None:
+        self._line = line
+        self._writable = writable
+        super().__init__(pid, -1, -1, os.readlink(self.path))
+
+    @property
+    def path(self) -> str:
+        return f"/proc/{self.pid}/map_files/{self._line.start:x}-{self._line.end:x}"
+
+    @cached_property
+    def info(self) -> FdInfo:
+        """What fdinfo would show of a descriptor opened for this mapping."""
+        return FdInfo(0, (os.O_RDWR if self._writable else os.O_RDONLY) | O_LARGEFILE, 0, self._line.inode, ())
+
+    @property
+    def local(self) -> int:
+        if self._local < 0:
+            self._local = os.open(self.path, self.info.flags | os.O_CLOEXEC)
+        return self._local
+
+    @property
+    def what(self) -> str:
+        return f"memory {self._line.start:#x}-{self._line.end:#x} ({self.link})"
+
+
+class _AdoptedView(FdView):
+    """A descriptor of our own, in messages called by what it came from."""
+
+    def __init__(self, own: HostPid, pidfd: int, fd: int, what: str, files: FileCollector) -> None:
+        super().__init__(own, pidfd, fd, "", files)
+        self._what = what
+
+    @property
+    def what(self) -> str:
+        return f"{self._what} ({self.link})"
+
+
+class _Key(NamedTuple):
+    """What is the same for all descriptors of one open file description. Equal keys are compared by kcmp(2)."""
+
+    inode: int
+    mount: int
+    flags: int
+    position: int
+    eventfd: str | None
+
+
+class FileCollector:
+    """The open files of one capture, by ObjectId."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.files: list[FileRecord] = []
+        self.tables: list[FileTable] = []
+        self._known: dict[_Key, list[Held]] = {}
+        """Sorted in the order of kcmp(2)."""
+        self._of_process: dict[HostPid, dict[int, Held]] = {}
+        self._of_inode: dict[int, list[Held]] = {}
+        self._mapped: dict[tuple[tuple[int, int], int, bytes, bool, bool], ObjectId] = {}
+        self._own_pidfd = -1
+
+    def table(self, pid: HostPid, pidfd: int, parent: HostPid | None = None) -> FileTable:
+        """Record the descriptors of a process. ``parent``, recorded before, is where it has most of them from."""
+        inherited = self._of_process.get(parent, {}) if parent is not None else {}
+        mine: dict[int, Held] = {}
+        descriptors = []
+        locks: dict[tuple[int, LockLine], PosixLock] = {}
+        for fd in list_fds(pid):
+            view = FdView(pid, pidfd, fd, "", self)
+            try:
+                held = self._inherited(view, inherited.get(fd)) or self._held(view)
+                mine[fd] = held
+                if held.file != _NOTHING:
+                    descriptors.append(Descriptor(fd, held.file, bool(view.info.flags & os.O_CLOEXEC)))
+                for text in view.info.all("lock"):
+                    line = parse_lock(text)
+                    if line.style == "POSIX":
+                        locks.setdefault((view.info.ino, line), PosixLock(fd, line.type, line.start, line.length))
+            finally:
+                view.close()
+        self._of_process[pid] = mine
+        table = FileTable(ObjectId(len(self.tables)), descriptors, tuple(locks.values()))
+        self.tables.append(table)
+        return table
+
+    def mapped(self, pid: HostPid, line: MapLine, *, writable: bool) -> ObjectId:
+        """Record the file behind a mapping, by its file and access; -1 if it cannot be saved."""
+        key = (line.dev, line.inode, line.path, line.deleted, writable)
+        known = self._mapped.get(key)
+        if known is None:
+            view = MappedView(pid, line, writable)
+            try:
+                known = self._record(view)
+            finally:
+                view.close()
+            self._mapped[key] = known
+        return known
+
+    def adopt(self, fd: int, pid: HostPid, what: str) -> ObjectId | None:
+        """Take in an open file that only we hold at ``fd`` (a message brought it to ``what`` of ``pid``)."""
+        own = HostPid(os.getpid())
+        if self._own_pidfd < 0:
+            self._own_pidfd = pidfd_open(own)
+            self.scope.closers.append(self._own_pidfd)
+        kept = os.dup(fd)  # stays, to be compared with others
+        self.scope.closers.append(kept)
+        view = _AdoptedView(own, self._own_pidfd, kept, what, self)
+        self.scope.names[own] = self.scope.names[pid]
+        try:
+            held = self._held(view)
+        finally:
+            view.close()
+            del self.scope.names[own]
+        return held.file if held.file != _NOTHING else None
+
+    def at(self, pid: HostPid, fd: int) -> Held | None:
+        """Return what a process has at a number."""
+        held = self._of_process.get(pid, {}).get(fd)
+        return held if held is not None and held.file != _NOTHING else None
+
+    def of_inode(self, inode: int) -> Iterable[Held]:
+        """Return one holder of each open file of an inode."""
+        return self._of_inode.get(inode, ())
+
+    def _inherited(self, view: FdView, theirs: Held | None) -> Held | None:
+        """Return what the parent has at the same number if it is the same open file description."""
+        if theirs is None or kcmp(theirs.pid, view.pid, KCMP_FILE, theirs.fd, view.fd) != 0:
+            return None
+        return Held(view.pid, view.fd, theirs.file, theirs.link)
+
+    def _held(self, view: FdView) -> Held:
+        info = view.info
+        key = _Key(info.ino, info.mnt_id, recorded_flags(view), info.pos, info.get("eventfd-id"))
+        alike = self._known.setdefault(key, [])
+        low, high = 0, len(alike)
+        while low < high:
+            middle = (low + high) // 2
+            other = alike[middle]
+            order = kcmp(other.pid, view.pid, KCMP_FILE, other.fd, view.fd)
+            if order == 0:
+                return Held(view.pid, view.fd, other.file, other.link)
+            low, high = (middle + 1, high) if order == 1 else (low, middle)
+        view.link = readlink_fd(view.pid, view.fd)
+        held = Held(view.pid, view.fd, self._record(view), view.link)
+        alike.insert(low, held)
+        if held.file != _NOTHING:
+            self._of_inode.setdefault(info.ino, []).append(held)
+        return held
+
+    def _record(self, view: FdView) -> ObjectId:
+        """Let the kind of a file make its record."""
+        body: Any = capture_external(view, self.scope)
+        if body is None:
+            kind = recognise(view)
+            if kind is None:
+                refuse(view, self.scope)
+                return _NOTHING
+            # A kind may take in files of its own, and counts on the number it gets.
+            body = kind.capture(view, self.scope)
+            if body is None:
+                return _NOTHING
+        flags = recorded_flags(view)
+        owner = None
+        if view.fd >= 0 and not flags & os.O_PATH:
+            owner = capture_owner(view, self.scope)
+        file = FileRecord(
+            id=ObjectId(len(self.files)),
+            flags=flags,
+            position=view.info.pos,
+            body=body,
+            owner=owner,
+            locks=self._locks(view),
+        )
+        self.files.append(file)
+        return file.id
+
+    def _locks(self, view: FdView) -> tuple[FileLock, ...]:
+        locks = []
+        for text in view.info.all("lock"):
+            line = parse_lock(text)
+            if line.style in ("FLOCK", "OFDLCK"):
+                locks.append(FileLock(line.style == "FLOCK", line.type, line.start, line.length))
+            elif line.style != "POSIX":
+                self.scope.unsupported(view.pid, view.what, f"a {line.style} lock cannot be taken again")
+        return tuple(locks)
