@@ -21,6 +21,15 @@ class FileCopy(NamedTuple):
     extents: list[Extent]
 
 
+class Shared(NamedTuple):
+    """Something of the job that a process outside of it might share."""
+
+    pid: HostPid
+    what: str
+    key: str | None
+    """How --external names it, if it can be left out."""
+
+
 @dataclass(slots=True)
 class Scope:
     """One capture: who belongs to the job, what cannot be saved, and where contents will lie."""
@@ -41,6 +50,8 @@ class Scope:
     _objects: dict[tuple[str, object], ObjectId] = field(default_factory=dict)
     objects: list[Record] = field(default_factory=list)
     """Shared things behind open files: pipes, unlinked files, memory objects. An ObjectId is an index."""
+    shared: dict[tuple[int, int], Shared] = field(default_factory=dict)
+    """What an outsider might have open too, by (st_dev, st_ino)."""
     finishers: list[Callable[[], None]] = field(default_factory=list)
     """Called once after all tasks were captured, still held: for what needs the whole picture."""
     closers: list[int] = field(default_factory=list)

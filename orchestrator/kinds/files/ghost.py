@@ -9,7 +9,7 @@ from orchestrator.ids import DepotFd, ObjectId
 from orchestrator.kinds.files.kind import O_CLOEXEC, Depot, FdView, FileKind, OpenFile
 from orchestrator.kinds.files.reopening import AT_FDCWD, reopen
 from orchestrator.kinds.record import Content, Record
-from orchestrator.kinds.scope import Scope
+from orchestrator.kinds.scope import Scope, Shared
 
 _DELETED = " (deleted)"
 _MFD_CLOEXEC = 1
@@ -66,7 +66,10 @@ def ghost_object(view: FdView, scope: Scope) -> ObjectId | None:
             [(name, os.getxattr(fd, name)) for name in names],
         )
 
-    return scope.object("file", (status.st_dev, status.st_ino), make)
+    identity = (status.st_dev, status.st_ino)
+    if view.info.flags & os.O_ACCMODE:  # those who only read, as a library, share nothing that changes
+        scope.shared.setdefault(identity, Shared(view.pid, view.what, None))
+    return scope.object("file", identity, make)
 
 
 def _capture(view: FdView, scope: Scope) -> GhostFile | None:

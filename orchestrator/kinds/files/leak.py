@@ -1,18 +1,23 @@
-"""Find out whether a job shares pipes, sockets or memory with processes outside of it.
+"""Find out whether a job shares pipes, FIFOs or memory with processes outside of it.
 
 Who holds what outside is looked up before the job is frozen; the judgement comes when its files are known.
+Sockets judge for themselves: what counts there is the other end.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping
+import stat
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from orchestrator.ids import HostPid
+from orchestrator.kinds.scope import Scope
+from orchestrator.linux.proc_maps import parse_maps
+from orchestrator.linux.procfs import read_file
 
-_KINDS = ("pipe:[", "socket:[")
 _DELETED = " (deleted)"
+_SHOWN = 3
 
 
 class Holder(NamedTuple):
@@ -23,13 +28,12 @@ class Holder(NamedTuple):
     fd: int
     """-1 for a mapping."""
 
-
-Holders = Mapping[tuple[int, int], list[Holder]]
-"""By (st_dev, st_ino)."""
+    def __str__(self) -> str:
+        return f"{self.pid} ({self.comm}) " + ("in its memory" if self.fd < 0 else f"as fd {self.fd}")
 
 
 def outside_holders(inside: Collection[HostPid]) -> dict[tuple[int, int], list[Holder]]:
-    """Look through all processes but those ``inside`` (and ourselves) for what a job might share with them."""
+    """Look through all processes but those ``inside`` and ourselves; by (st_dev, st_ino)."""
     found: dict[tuple[int, int], list[Holder]] = {}
     skipped = {*inside, os.getpid()}
     for entry in os.listdir("/proc"):
@@ -42,22 +46,34 @@ def outside_holders(inside: Collection[HostPid]) -> dict[tuple[int, int], list[H
 
 
 def _look_at(pid: int, found: dict[tuple[int, int], list[Holder]]) -> None:
-    comm = ""
-    for fd, path in [*_listed(pid, "fd"), *_listed(pid, "map_files")]:
+    with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+        comm = file.read().rstrip("\n")
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        path = f"/proc/{pid}/fd/{name}"
         try:
             link = os.readlink(path)
-            if not link.startswith(_KINDS) and not link.endswith(_DELETED):
+            if not link.startswith(("pipe:[", "/")):
                 continue
             status = os.stat(path)
         except (FileNotFoundError, PermissionError):
             continue
-        if not comm:
-            with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-                comm = file.read().rstrip("\n")
-        found.setdefault((status.st_dev, status.st_ino), []).append(Holder(pid, comm, fd))
+        if stat.S_ISFIFO(status.st_mode) or link.endswith(_DELETED):
+            found.setdefault((status.st_dev, status.st_ino), []).append(Holder(pid, comm, int(name)))
+    maps = read_file(f"/proc/{pid}/maps")
+    lines = [line for line in maps.splitlines(keepends=True) if line.endswith(b" (deleted)\n")]
+    for key in {(os.makedev(*line.dev), line.inode) for line in parse_maps(b"".join(lines)) if line.shared}:
+        found.setdefault(key, []).append(Holder(pid, comm, -1))
 
 
-def _listed(pid: int, directory: str) -> Iterable[tuple[int, str]]:
-    path = f"/proc/{pid}/{directory}"
-    for name in os.listdir(path):
-        yield (int(name) if directory == "fd" else -1), f"{path}/{name}"
+def report_leaks(scope: Scope, holders: Mapping[tuple[int, int], Sequence[Holder]]) -> None:
+    """Note everything of the job that somebody outside holds too."""
+    for identity, shared in scope.shared.items():
+        outsiders = holders.get(identity, ())
+        if not outsiders:
+            continue
+        names = ", ".join(str(holder) for holder in outsiders[:_SHOWN])
+        more = f" and {len(outsiders) - _SHOWN} more" if len(outsiders) > _SHOWN else ""
+        hint = None
+        if shared.key is not None:
+            hint = f"--external '{shared.key}' leaves it out of the image, to be handed over at the restore"
+        scope.outside(shared.pid, shared.what, f"shared with {names}{more}, outside of the job", hint)

@@ -9,10 +9,11 @@ import termios
 from collections.abc import Sequence
 
 from orchestrator.ids import ObjectId
+from orchestrator.kinds.files.external import external_key
 from orchestrator.kinds.files.kind import O_CLOEXEC, Depot, FdView, FileKind, OpenFile
 from orchestrator.kinds.files.reopening import O_LARGEFILE, reopen, set_status
 from orchestrator.kinds.record import Record
-from orchestrator.kinds.scope import Scope
+from orchestrator.kinds.scope import Scope, Shared
 from orchestrator.linux.pipes import peek_pipe
 from orchestrator.tape.build import Tape
 
@@ -68,7 +69,9 @@ def _capture(view: FdView, scope: Scope) -> PipeEnd:
 def buffer_object(view: FdView, scope: Scope) -> ObjectId:
     """Return the shared object between the ends of a pipe or FIFO, reading its contents on first sight."""
     status = view.stat
-    return scope.object("pipe", (status.st_dev, status.st_ino), lambda _: capture_buffer(view))
+    identity = (status.st_dev, status.st_ino)
+    scope.shared.setdefault(identity, Shared(view.pid, view.what, external_key(view)))
+    return scope.object("pipe", identity, lambda _: capture_buffer(view))
 
 
 def refill(tape: Tape, fd: int, buffer: PipeBuffer, ends: Sequence[OpenFile]) -> None:

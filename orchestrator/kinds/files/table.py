@@ -30,6 +30,7 @@ class MappedView(FdView):
     def __init__(self, pid: HostPid, line: MapLine, writable: bool) -> None:
         self._line = line
         self._writable = writable
+        self.pid = pid
         super().__init__(pid, -1, -1, os.readlink(self.path))
 
     @property

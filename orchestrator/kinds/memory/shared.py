@@ -13,7 +13,7 @@ import stat
 from orchestrator.ids import DepotFd, HostPid, ObjectId
 from orchestrator.kinds.files.kind import O_CLOEXEC, Depot
 from orchestrator.kinds.record import Content, Record
-from orchestrator.kinds.scope import Scope
+from orchestrator.kinds.scope import Scope, Shared
 from orchestrator.linux.proc_maps import MapLine
 from orchestrator.linux.statfs import HUGETLBFS_MAGIC, filesystem_magic
 from orchestrator.tape.build import Tape
@@ -64,6 +64,7 @@ def memory_object(scope: Scope, pid: HostPid, path: str, what: str, dev: int, in
         content = scope.store(fd, status.st_size)
         return SharedMemory(name, content, seals, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
 
+    scope.shared.setdefault((dev, ino), Shared(pid, what, None))
     return scope.object("memory", (dev, ino), make)
 
 
