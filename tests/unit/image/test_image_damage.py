@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,6 +23,7 @@ from image_samples import (
 )
 
 from orchestrator.errors import ImageCorrupt, ImageError, ImageTruncated, ImageVersion, NotAnImage
+from orchestrator.image.header import Header
 from orchestrator.image.reader import ImageFile
 from orchestrator.image.verify import verify
 
@@ -239,6 +241,13 @@ def test_numbers_that_contradict_each_other(sample: Sample, offset: int, data: b
         ImageFile.open(sample.path)
 
 
+def test_metadata_is_bounded_even_if_the_file_is_as_long(sample: Sample) -> None:
+    length = (256 << 20) + 1
+    header = replace(sample.header(), metadata_length=length, pages_offset=1 << 29)
+    with pytest.raises(ImageCorrupt, match=f"metadata of {length} bytes, more than the limit"):
+        Header.decode(header.encode())
+
+
 def test_page_data_longer_than_the_file(sample: Sample) -> None:
     forge_header(sample.path, 128, (1 << 40).to_bytes(8, "little"))
     with pytest.raises(ImageTruncated, match="is cut short"):
@@ -266,7 +275,9 @@ def test_unknown_features(sample: Sample, bit: int) -> None:
     [
         (8, (TOTAL - 1).to_bytes(8, "little")),
         (16, bytes(16)),
+        (32, bytes(16)),
         (48, bytes(8)),
+        (48, bytes(16)),
         (48, (PAGES_END + 8).to_bytes(8, "little")),
         (48, (1 << 63).to_bytes(8, "little")),
         (56, bytes(8)),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -127,6 +128,13 @@ def test_verification_tells_how_far_it_is(target: Path) -> None:
 def test_metadata_is_read_once(sample: Sample) -> None:
     with ImageFile.open(sample.path) as image:
         assert image.metadata is image.metadata
+
+
+def test_descriptor_reads_and_blocks(sample: Sample) -> None:
+    with ImageFile.open(sample.path) as image:
+        flags = fcntl.fcntl(image.fd, fcntl.F_GETFL)
+    assert flags & os.O_ACCMODE == os.O_RDONLY
+    assert not flags & os.O_NONBLOCK
 
 
 def test_closing_twice_closes_once(sample: Sample) -> None:
