@@ -1,0 +1,92 @@
+"""What the captures of sockets share: the namespace's Unix sockets, looked up once, and the leak check."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from orchestrator.ids import HostPid, ObjectId
+from orchestrator.kinds.scope import Scope
+from orchestrator.kinds.sockets.holders import in_net_namespace, socket_holders
+from orchestrator.linux import sockdiag
+
+
+@dataclass(slots=True)
+class Captured:
+    """A socket of the job."""
+
+    pid: HostPid
+    what: str
+    object: ObjectId
+
+
+@dataclass(slots=True)
+class Leak:
+    """A socket of the job that needs another one, by inode, to be in the job too."""
+
+    holder: Captured
+    ino: int
+    needs: int
+    resolve: Callable[[ObjectId | None], bool]
+    """Called in the end with the object of the other socket, None if it is outside; tells whether that will do."""
+
+
+@dataclass
+class Census:
+    """The sockets of one capture. It is one of the scope's finishers."""
+
+    scope: Scope
+    pid: HostPid
+    """A process in the job's network namespace."""
+    sockets: dict[int, Captured] = field(default_factory=dict)
+    """The captured sockets by inode."""
+    queues: deque[Callable[[], None]] = field(default_factory=deque)
+    """Looks into queues, made when all tables are known: descriptors in flight may bring more sockets, and looks."""
+    leaks: list[Leak] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, scope: Scope, pid: HostPid) -> Census:
+        """Return the capture's census, beginning one at its first socket."""
+        for finisher in scope.finishers:
+            if isinstance(finisher, Census):
+                return finisher
+        census = cls(scope, pid)
+        scope.finishers.append(census)
+        return census
+
+    @cached_property
+    def unix(self) -> dict[int, sockdiag.UnixDiag]:
+        """Every Unix socket of the namespace, by inode."""
+        return in_net_namespace(self.pid, sockdiag.unix_sockets)
+
+    @cached_property
+    def waiting(self) -> dict[int, int]:
+        """Clients whose connections are not accepted yet, with the listener, both by inode."""
+        return {client: diag.ino for diag in self.unix.values() for client in diag.icons if client}
+
+    def __call__(self) -> None:
+        """Look into the queues, tie the sockets together, and note those whose other end is held outside."""
+        while self.queues:
+            self.queues.popleft()()
+        open_ends = []
+        for leak in self.leaks:
+            other = self.sockets.get(leak.needs)
+            if not leak.resolve(other.object if other else None):
+                open_ends.append(leak)
+        holders = socket_holders({leak.needs for leak in open_ends})
+        for leak in open_ends:
+            found = holders.get(leak.needs)
+            who = f"{found[0]} ({found[1]})" if found else "no process that can be found"
+            self.scope.outside(
+                leak.holder.pid,
+                leak.holder.what,
+                f"its other end, socket:[{leak.needs}], is held by {who}, outside of the job",
+                external_hint(leak.ino),
+            )
+
+
+def external_hint(ino: int) -> str:
+    """Say which option leaves a socket of the job out of the image."""
+    return f"--external socket[{ino}] leaves it out of the image"

@@ -1,0 +1,99 @@
+"""Internet addresses as bind(2) and connect(2) take them. See ip(7), ipv6(7)."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+
+from orchestrator.errors import ResourceTaken
+from orchestrator.kinds.record import Record
+from orchestrator.kinds.sockets.holders import socket_holders
+from orchestrator.linux import sockdiag
+
+_sockaddr_in = struct.Struct("=H2s4s8x")
+_sockaddr_in6 = struct.Struct("=H2sI16sI")
+assert _sockaddr_in.size == 16
+assert _sockaddr_in6.size == 28
+
+
+class InetAddress(Record, frozen=True, array_like=True):
+    """An address and port of AF_INET or AF_INET6."""
+
+    host: str
+    port: int
+    flowinfo: int = 0
+    scope_id: int = 0
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_any(self) -> bool:
+        return self.host in ("0.0.0.0", "::")
+
+    def pack(self, family: int) -> bytes:
+        """Encode as the sockaddr of a family."""
+        port = self.port.to_bytes(2, "big")
+        packed = socket.inet_pton(family, self.host)
+        if family == socket.AF_INET:
+            return _sockaddr_in.pack(family, port, packed)
+        return _sockaddr_in6.pack(family, port, socket.htonl(self.flowinfo), packed, self.scope_id)
+
+
+def parse_address(name: tuple[str, int] | tuple[str, int, int, int]) -> InetAddress:
+    """Interpret what getsockname returned."""
+    host, port, *rest = name
+    flowinfo, scope_id = rest or (0, 0)
+    return InetAddress(host.partition("%")[0], port, flowinfo, scope_id)
+
+
+def own_address(sock: socket.socket) -> InetAddress | None:
+    """Return what a socket is bound to, None for nothing."""
+    address = parse_address(sock.getsockname())
+    return None if address.is_any and not address.port else address
+
+
+def remote_address(sock: socket.socket) -> InetAddress | None:
+    """Return what a socket is connected to, None for nothing."""
+    try:
+        return parse_address(sock.getpeername())
+    except OSError as error:
+        if error.errno == errno.ENOTCONN:
+            return None
+        raise
+
+
+def check_port(
+    family: int, style: int, local: InetAddress, options: list[tuple[int, int, bytes]], *, listens: bool
+) -> None:
+    """Raise ResourceTaken if a socket could not be bound here as it was. Asks in our own network namespace."""
+    with socket.socket(family, style | socket.SOCK_CLOEXEC) as probe:
+        for level, number, value in options:
+            probe.setsockopt(level, number, value)
+        try:
+            probe.bind((local.host, local.port, local.flowinfo, local.scope_id)[: 2 if family == socket.AF_INET else 4])
+            if listens:
+                probe.listen(0)
+        except OSError as error:
+            kind = "TCP" if style == socket.SOCK_STREAM else "UDP"
+            if error.errno == errno.EADDRINUSE:
+                raise ResourceTaken(
+                    f"{kind} port {local} is in use{_holder(family, style, local.port)}",
+                    hint="end that process, or restore into a network namespace of its own (--new net)",
+                ) from error
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise ResourceTaken(
+                    f"{kind} port {local}: this machine does not have the address {local.host}",
+                    hint="add the address to an interface first",
+                ) from error
+            raise
+
+
+def _holder(family: int, style: int, port: int) -> str:
+    protocol = socket.IPPROTO_TCP if style == socket.SOCK_STREAM else socket.IPPROTO_UDP
+    for searched in (family, *({socket.AF_INET, socket.AF_INET6} - {family})):
+        found = [diag.ino for diag in sockdiag.inet_sockets(searched, protocol) if diag.sport == port and diag.ino]
+        for pid, name in socket_holders(found).values():
+            return f" by process {pid} ({name})"
+    return ""

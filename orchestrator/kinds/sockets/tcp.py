@@ -1,0 +1,148 @@
+"""TCP sockets without a connection: fresh, bound, listening. See tcp(7)."""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+
+from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile
+from orchestrator.kinds.files.reopening import set_status
+from orchestrator.kinds.record import Record
+from orchestrator.kinds.scope import Scope
+from orchestrator.kinds.sockets.borrow import borrow, poll_now
+from orchestrator.kinds.sockets.inet_address import InetAddress, check_port, own_address
+from orchestrator.kinds.sockets.options import (
+    SOL_IP,
+    SOL_IPV6,
+    SOL_SOCKET,
+    SOL_TCP,
+    TCP_CONGESTION,
+    Option,
+    SocketOptions,
+    capture_options,
+    has_filter,
+    write_buffers,
+    write_options,
+)
+from orchestrator.kinds.sockets.refused import Refused
+from orchestrator.linux.sockdiag import TCP_CLOSE, TCP_LISTEN
+
+TCP_MAXSEG = 2
+TCP_WINDOW_CLAMP = 10
+TCP_INFO = 11
+_DEFAULT_MAXSEG = 536
+STATES = ("", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT", "CLOSE", "CLOSE_WAIT",
+          "LAST_ACK", "LISTEN", "CLOSING", "NEW_SYN_RECV")  # fmt: skip
+_tcp_info_head = struct.Struct("=8B4I2I")
+
+
+class TcpSocket(Record, frozen=True, tag="tcp-socket"):
+    """A TCP socket without a connection."""
+
+    ino: int
+    family: int
+    local: InetAddress | None
+    backlog: int
+    """-1 if it does not listen."""
+    congestion: str
+    options: SocketOptions
+    owner: tuple[int, int]
+
+
+def levels(family: int) -> tuple[int, ...]:
+    """Return the option levels of a TCP socket."""
+    return (SOL_IP, SOL_TCP) if family == socket.AF_INET else (SOL_IP, SOL_IPV6, SOL_TCP)
+
+
+def tcp_state(sock: socket.socket) -> int:
+    """Return a TCP socket's state."""
+    return sock.getsockopt(SOL_TCP, TCP_INFO, 8)[0]
+
+
+def is_tcp(view: FdView) -> bool:
+    """Whether a descriptor is a TCP socket, not multipath."""
+    if not view.link.startswith("socket:["):
+        return False
+    with borrow(view.local) as sock:
+        return (
+            sock.getsockopt(SOL_SOCKET, socket.SO_DOMAIN) in (socket.AF_INET, socket.AF_INET6)
+            and sock.getsockopt(SOL_SOCKET, socket.SO_PROTOCOL) == socket.IPPROTO_TCP
+        )
+
+
+def _recognise(view: FdView) -> bool:
+    if not is_tcp(view):
+        return False
+    with borrow(view.local) as sock:
+        return tcp_state(sock) in (TCP_CLOSE, TCP_LISTEN)
+
+
+def capture_tcp(view: FdView, scope: Scope) -> TcpSocket | None:
+    """Record a TCP socket that has no connection."""
+    try:
+        with borrow(view.local) as sock:
+            return _capture(view, sock)
+    except Refused as refusal:
+        scope.unsupported(view.pid, view.what, f"a TCP socket: {refusal.reason}", refusal.hint)
+        return None
+
+
+def _capture(view: FdView, sock: socket.socket) -> TcpSocket:
+    family = sock.getsockopt(SOL_SOCKET, socket.SO_DOMAIN)
+    state, *_, waiting, backlog = _tcp_info_head.unpack(sock.getsockopt(SOL_TCP, TCP_INFO, _tcp_info_head.size))
+    if state == TCP_LISTEN and waiting:
+        raise Refused(f"{waiting} connections to it are not accepted yet")
+    if state == TCP_CLOSE and poll_now(sock.fileno(), select.POLLRDHUP) & (select.POLLRDHUP | select.POLLERR):
+        raise Refused("its connection has failed or ended, and it is not closed yet")
+    if has_filter(sock):
+        raise Refused("a BPF program filters what it receives")
+    options = capture_options(sock, *levels(family))
+    for number, usual in ((TCP_MAXSEG, _DEFAULT_MAXSEG), (TCP_WINDOW_CLAMP, 0)):
+        value = sock.getsockopt(SOL_TCP, number)
+        if value != usual:
+            options.others.append(Option(SOL_TCP, number, struct.pack("=i", value)))
+    return TcpSocket(
+        view.stat.st_ino,
+        family,
+        own_address(sock),
+        backlog if state == TCP_LISTEN else -1,
+        congestion(sock),
+        options,
+        (view.stat.st_uid, view.stat.st_gid),
+    )
+
+
+def congestion(sock: socket.socket) -> str:
+    """Return the name of a TCP socket's congestion control."""
+    return sock.getsockopt(SOL_TCP, TCP_CONGESTION, 16).rstrip(b"\0").decode()
+
+
+def rebuild_tcp(file: OpenFile, depot: Depot) -> None:
+    """Write the tape entries that leave the socket at its standing number."""
+    body: TcpSocket = file.body
+    tape = depot.tape
+    tape.socket(body.family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, socket.IPPROTO_TCP)
+    write_options(tape, 0, body.options)
+    tape.setsockopt(0, SOL_TCP, TCP_CONGESTION, body.congestion.encode(), len(body.congestion))
+    write_buffers(tape, 0, body.options)
+    if body.local is not None:
+        name = body.local.pack(body.family)
+        tape.bind(0, name, len(name))
+    if body.backlog >= 0:
+        tape.listen(0, body.backlog)
+    if body.owner != (0, 0):
+        tape.fchown(0, *body.owner)
+    depot.keep(0, depot.slot(file.id))
+    set_status(tape, depot.slot(file.id), file.flags)
+
+
+def check_tcp(file: OpenFile) -> None:
+    """Raise ResourceTaken if the port is not free."""
+    body: TcpSocket = file.body
+    if body.local is not None:
+        options = [(option.level, option.number, option.value) for option in body.options.others]
+        check_port(body.family, socket.SOCK_STREAM, body.local, options, listens=body.backlog >= 0)
+
+
+TCP = FileKind("TCP socket", TcpSocket, _recognise, capture_tcp, rebuild_tcp, check=check_tcp)

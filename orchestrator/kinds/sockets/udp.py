@@ -1,0 +1,105 @@
+"""UDP sockets. See udp(7)."""
+
+from __future__ import annotations
+
+import select
+import socket
+
+from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile
+from orchestrator.kinds.files.reopening import set_status
+from orchestrator.kinds.record import Record
+from orchestrator.kinds.scope import Scope
+from orchestrator.kinds.sockets.borrow import borrow, poll_now
+from orchestrator.kinds.sockets.inet_address import InetAddress, check_port, own_address, remote_address
+from orchestrator.kinds.sockets.options import (
+    SOL_IP,
+    SOL_IPV6,
+    SOL_SOCKET,
+    SOL_UDP,
+    SocketOptions,
+    capture_options,
+    has_filter,
+    write_buffers,
+    write_options,
+)
+from orchestrator.kinds.sockets.refused import Refused
+
+
+class UdpSocket(Record, frozen=True, tag="udp-socket"):
+    """A UDP socket, bound and connected or not."""
+
+    ino: int
+    family: int
+    protocol: int
+    """IPPROTO_UDP or IPPROTO_UDPLITE."""
+    local: InetAddress | None
+    remote: InetAddress | None
+    options: SocketOptions
+    owner: tuple[int, int]
+
+
+def _recognise(view: FdView) -> bool:
+    if not view.link.startswith("socket:["):
+        return False
+    with borrow(view.local) as sock:
+        return sock.getsockopt(SOL_SOCKET, socket.SO_DOMAIN) in (socket.AF_INET, socket.AF_INET6) and sock.getsockopt(
+            SOL_SOCKET, socket.SO_PROTOCOL
+        ) in (socket.IPPROTO_UDP, socket.IPPROTO_UDPLITE)
+
+
+def capture_udp(view: FdView, scope: Scope) -> UdpSocket | None:
+    """Record a UDP socket whose queue is empty."""
+    try:
+        with borrow(view.local) as sock:
+            return _capture(view, sock)
+    except Refused as refusal:
+        scope.unsupported(view.pid, view.what, f"a UDP socket: {refusal.reason}", refusal.hint)
+        return None
+
+
+def _capture(view: FdView, sock: socket.socket) -> UdpSocket:
+    family = sock.getsockopt(SOL_SOCKET, socket.SO_DOMAIN)
+    ready = poll_now(sock.fileno(), select.POLLIN)
+    if ready & select.POLLERR:
+        raise Refused("an error waits in it to be reported")
+    if ready & select.POLLIN:
+        raise Refused("datagrams wait in it that were not received yet")
+    if has_filter(sock):
+        raise Refused("a BPF program filters what it receives")
+    return UdpSocket(
+        view.stat.st_ino,
+        family,
+        sock.getsockopt(SOL_SOCKET, socket.SO_PROTOCOL),
+        own_address(sock),
+        remote_address(sock),
+        capture_options(sock, SOL_IP, SOL_UDP, *([SOL_IPV6] if family == socket.AF_INET6 else [])),
+        (view.stat.st_uid, view.stat.st_gid),
+    )
+
+
+def rebuild_udp(file: OpenFile, depot: Depot) -> None:
+    """Write the tape entries that leave the socket at its standing number."""
+    body: UdpSocket = file.body
+    tape = depot.tape
+    tape.socket(body.family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, body.protocol)
+    write_options(tape, 0, body.options)
+    write_buffers(tape, 0, body.options)
+    for call, address in ((tape.bind, body.local), (tape.connect, body.remote)):
+        if address is not None:
+            name = address.pack(body.family)
+            call(0, name, len(name))
+    if body.owner != (0, 0):
+        tape.fchown(0, *body.owner)
+    depot.keep(0, depot.slot(file.id))
+    set_status(tape, depot.slot(file.id), file.flags)
+
+
+def check_udp(file: OpenFile) -> None:
+    """Raise ResourceTaken if the port is not free."""
+    body: UdpSocket = file.body
+    if body.local is not None:
+        options = [(option.level, option.number, option.value) for option in body.options.others]
+        check_port(body.family, socket.SOCK_DGRAM, body.local, options, listens=False)
+
+
+UDP = FileKind("UDP socket", UdpSocket, _recognise, capture_udp, rebuild_udp, check=check_udp)

@@ -1,0 +1,86 @@
+"""Unix sockets: pairs, listeners and their clients, datagrams; unnamed, abstract and with files."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+
+from orchestrator.errors import FileMissing, ResourceTaken
+from orchestrator.kinds.files.kind import FdView, FileKind, OpenFile
+from orchestrator.kinds.sockets.borrow import is_socket
+from orchestrator.kinds.sockets.holders import socket_holders
+from orchestrator.kinds.sockets.unix_capture import capture_unix
+from orchestrator.kinds.sockets.unix_name import UnixName
+from orchestrator.kinds.sockets.unix_rebuild import connect_unix, rebuild_unix, settle_unix
+from orchestrator.kinds.sockets.unix_records import UnixFile, UnixPair, UnixSocket
+from orchestrator.linux import sockdiag
+
+
+def _recognise(view: FdView) -> bool:
+    return is_socket(view, socket.AF_UNIX)
+
+
+def check_unix(file: OpenFile) -> None:
+    """Raise ResourceTaken if the name that a socket will bind belongs to somebody else."""
+    body: UnixFile = file.body
+    name = body.claims
+    if name is None:
+        return
+    if name.address.startswith(b"\0"):
+        if _answers(name.address):
+            raise ResourceTaken(
+                f"the abstract socket name {name.shown} is taken{_holder(name)}",
+                hint="end that process, or restore into a network namespace of its own (--new net)",
+            )
+        return
+    if name.where is None:
+        return
+    try:
+        status = os.lstat(name.where)
+    except FileNotFoundError:
+        directory = os.path.dirname(name.where)
+        if not os.path.isdir(directory):
+            raise FileMissing(
+                f"the directory of the socket {name.where} is gone", hint=f"mkdir -p {directory}"
+            ) from None
+        return
+    if not stat.S_ISSOCK(status.st_mode):
+        raise ResourceTaken(f"{name.where}, where a socket was bound, is now another kind of file", hint="move it away")
+    if _answers(os.fsencode(name.where)):
+        raise ResourceTaken(
+            f"the socket {name.where} is in use{_holder(name)}", hint="end that process, then restore again"
+        )
+
+
+def _answers(address: bytes) -> bool:
+    """Whether a socket is bound to an address. A live one of another type is told by EPROTOTYPE, undisturbed."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
+        try:
+            probe.connect(address)
+        except OSError as error:
+            return error.errno not in (errno.ECONNREFUSED, errno.ENOENT)
+    return True
+
+
+def _holder(name: UnixName) -> str:
+    for diag in sockdiag.unix_sockets().values():
+        if diag.name is not None and diag.name.rstrip(b"\0") == name.address.rstrip(b"\0"):
+            found = socket_holders({diag.ino}).get(diag.ino)
+            if found:
+                return f" by process {found[0]} ({found[1]})"
+    return ""
+
+
+UNIX = FileKind(
+    "Unix socket",
+    UnixFile,
+    _recognise,
+    capture_unix,
+    rebuild_unix,
+    settle=settle_unix,
+    connect=connect_unix,
+    objects=(UnixPair, UnixSocket),
+    check=check_unix,
+)

@@ -1,0 +1,211 @@
+"""Capture Unix sockets: which are connected to which, and what waits in them."""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+
+from orchestrator.ids import ObjectId
+from orchestrator.kinds.files.kind import FdView
+from orchestrator.kinds.scope import Scope
+from orchestrator.kinds.sockets.borrow import borrow, peer_credentials, poll_now, unsent_bytes
+from orchestrator.kinds.sockets.census import Captured, Census, Leak
+from orchestrator.kinds.sockets.options import capture_options, has_filter
+from orchestrator.kinds.sockets.refused import Refused
+from orchestrator.kinds.sockets.unix_name import capture_name, own_address, peer_address, shown_address
+from orchestrator.kinds.sockets.unix_queue import Message, job_credentials, peek_queue
+from orchestrator.kinds.sockets.unix_records import UnixEnd, UnixFile, UnixPair, UnixSocket
+from orchestrator.linux.sockdiag import TCP_ESTABLISHED, TCP_LISTEN, UnixDiag
+
+
+def capture_unix(view: FdView, scope: Scope) -> UnixFile | None:
+    """Record a Unix socket of a held process."""
+    census = Census.of(scope, view.pid)
+    diag = census.unix.get(view.stat.st_ino)
+    if diag is None:
+        scope.unsupported(view.pid, view.what, "a Unix socket of another network namespace than the job's")
+        return None
+    try:
+        with borrow(view.local) as sock:
+            if has_filter(sock):
+                raise Refused("a BPF program filters what it receives")
+            return _Capture(view, sock, diag, scope, census).record()
+    except Refused as refusal:
+        _refuse(view, scope, diag, refusal)
+        return None
+
+
+def _refuse(view: FdView, scope: Scope, diag: UnixDiag, refusal: Refused) -> None:
+    name = f" bound to {shown_address(diag.name.rstrip(chr(0).encode()))}" if diag.name else ""
+    scope.unsupported(view.pid, view.what, f"a Unix socket{name}: {refusal.reason}", refusal.hint)
+
+
+class _Capture:
+    """The capture of one socket."""
+
+    def __init__(self, view: FdView, sock: socket.socket, diag: UnixDiag, scope: Scope, census: Census) -> None:
+        self.view = view
+        self.sock = sock
+        self.diag = diag
+        self.scope = scope
+        self.census = census
+
+    def record(self) -> UnixFile:
+        diag = self.diag
+        if diag.state == TCP_LISTEN:
+            return self._listener()
+        if diag.peer is None:
+            return self._alone()
+        if diag.type == socket.SOCK_DGRAM:
+            return self._datagram()
+        if diag.state != TCP_ESTABLISHED:
+            raise Refused(f"it is in state {diag.state}")
+        if diag.ino in self.census.waiting:
+            return self._waiting()
+        return self._pair()
+
+    def _captured(self, object_id: ObjectId) -> Captured:
+        captured = Captured(self.view.pid, self.view.what, object_id)
+        self.census.sockets[self.diag.ino] = captured
+        return captured
+
+    def _pair(self) -> UnixFile:
+        diag, other = self.diag, self.diag.peer or 0
+        error = poll_now(self.sock.fileno(), 0) & select.POLLERR
+        if error and (other or diag.type == socket.SOCK_DGRAM):
+            raise Refused("an error waits in it to be reported")
+        status = self.view.stat
+        end = UnixEnd(
+            diag.ino,
+            own_address(self.sock),
+            diag.shutdown,
+            [],
+            capture_options(self.sock),
+            (status.st_uid, status.st_gid),
+            job_credentials(self.scope, peer_credentials(self.sock)),
+        )
+        if other:
+            number = int(diag.ino > other)
+            pair_id = self.scope.object("unix-pair", min(diag.ino, other), lambda _: UnixPair(diag.type, (None, None)))
+            captured = self._captured(pair_id)
+            self.census.leaks.append(Leak(captured, diag.ino, other, lambda found: found is not None))
+        else:
+            number = 0
+            lost = UnixPair(diag.type, (None, None), peer_address(self.sock), bool(error))
+            pair_id = self.scope.object("unix-pair", diag.ino, lambda _: lost)
+            self._captured(pair_id)
+        _set_end(self.scope, pair_id, number, end)
+        self._look_later(lambda queue: _set_end(self.scope, pair_id, number, msgspec.structs.replace(end, queue=queue)))
+        return UnixFile(pair_id, number)
+
+    def _alone(self, **more: object) -> UnixFile:
+        status = self.view.stat
+        record = UnixSocket(
+            self.diag.ino,
+            self.diag.type,
+            capture_name(self.sock, self.view.pid),
+            self.diag.shutdown,
+            [],
+            capture_options(self.sock),
+            (status.st_uid, status.st_gid),
+        )
+        record = msgspec.structs.replace(record, **more)
+        object_id = self.scope.object("unix-socket", self.diag.ino, lambda _: record)
+        self._captured(object_id)
+        if self.diag.type == socket.SOCK_DGRAM:
+            self._look_later(lambda queue: _change(self.scope, object_id, queue=queue))
+        return UnixFile(object_id, claims=record.name)
+
+    def _listener(self) -> UnixFile:
+        diag = self.diag
+        if diag.rqueue != len(diag.icons) or 0 in diag.icons:
+            raise Refused("clients connected to it and closed before they were accepted")
+        own = job_credentials(self.scope, peer_credentials(self.sock))
+        file = self._alone(backlog=diag.wqueue, own=own)
+        captured = self.census.sockets[diag.ino]
+        for client in diag.icons:
+            self.census.leaks.append(Leak(captured, diag.ino, client, lambda found: found is not None))
+        return file
+
+    def _waiting(self) -> UnixFile:
+        if unsent_bytes(self.sock.fileno()):
+            raise Refused("it sent data over a connection that is not accepted yet, where nobody can look at it")
+        file = self._alone()
+        self._await_target(file, self.census.waiting[self.diag.ino], lambda: False)
+        return file
+
+    def _datagram(self) -> UnixFile:
+        diag = self.diag
+        peer = self.census.unix.get(diag.peer) if diag.peer else None
+        address = peer_address(self.sock)
+        if peer is None:
+            return self._alone(lost=address) if address else self._pair()
+        mutual = peer.peer == diag.ino
+        if mutual and not peer.name and not diag.name:
+            return self._pair()
+        if not address:
+            raise Refused("it is connected to a datagram socket that has no name")
+        file = self._alone()
+
+        def by_name() -> bool:
+            # Nothing but the address ties such a socket to one outside: it can be connected again.
+            if mutual or not address.startswith((b"/", b"\0")):
+                return False
+            _change(self.scope, file.object, outside=address)
+            return True
+
+        self._await_target(file, peer.ino, by_name)
+        return file
+
+    def _await_target(self, file: UnixFile, target: int, otherwise: Callable[[], bool]) -> None:
+        """Put the target's object into the record once it is known."""
+
+        def resolve(found: ObjectId | None) -> bool:
+            if found is None:
+                return otherwise()
+            _change(self.scope, file.object, target=found)
+            return True
+
+        self.census.leaks.append(Leak(self.census.sockets[self.diag.ino], self.diag.ino, target, resolve))
+
+    def _look_later(self, store: Callable[[list[Message]], None]) -> None:
+        self.census.queues.append(partial(_look, self.view, self.diag, self.scope, store))
+
+
+def _look(view: FdView, diag: UnixDiag, scope: Scope, store: Callable[[list[Message]], None]) -> None:
+    """Look into a socket's queue when all tables of the job are known."""
+
+    def adopt(fd: int) -> ObjectId:
+        scope.closers.append(fd)  # others are compared with it to the end of the capture
+        files = view.files
+        file = files.adopt(fd, view.pid, f"a descriptor on its way through {view.what}") if files else None
+        if file is None:
+            raise Refused("a descriptor is on its way through it (SCM_RIGHTS) that cannot be saved")
+        return file
+
+    try:
+        with borrow(view.local) as sock:
+            queue = peek_queue(sock, diag.type, scope, adopt)
+        if queue:
+            store(queue)
+    except Refused as refusal:
+        _refuse(view, scope, diag, refusal)
+    finally:
+        view.close()
+
+
+def _set_end(scope: Scope, pair_id: ObjectId, number: int, end: UnixEnd) -> None:
+    pair = scope.objects[pair_id]
+    assert isinstance(pair, UnixPair)
+    ends = (pair.ends[0], end) if number else (end, pair.ends[1])
+    scope.objects[pair_id] = msgspec.structs.replace(pair, ends=ends)
+
+
+def _change(scope: Scope, object_id: ObjectId, **changes: object) -> None:
+    record = scope.objects[object_id]
+    assert isinstance(record, UnixSocket)
+    scope.objects[object_id] = msgspec.structs.replace(record, **changes)

@@ -1,0 +1,171 @@
+"""What waits in a Unix socket, looked at without taking it. See MSG_PEEK in recv(2), SO_PEEK_OFF in socket(7)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import struct
+from collections.abc import Callable, Sequence
+
+from orchestrator.ids import HostPid, ObjectId
+from orchestrator.kinds.record import Record
+from orchestrator.kinds.scope import Scope
+from orchestrator.kinds.sockets.borrow import poll_now, waiting_bytes
+from orchestrator.kinds.sockets.options import SOL_SOCKET
+from orchestrator.kinds.sockets.refused import Refused
+
+_PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT | socket.MSG_TRUNC | socket.MSG_CMSG_CLOEXEC
+_SO_PEEK_OFF = 42
+_SCM_PIDFD = 4
+_ucred = struct.Struct("=iII")
+_FIRST_BUFFER = 1 << 18
+_CONTROL = 1 << 12
+
+
+class Credentials(Record, frozen=True, array_like=True):
+    """Who sent or connected. ``pid`` is the job's own number, 0 for a process outside of it."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+class Message(Record, frozen=True, array_like=True):
+    """A message; of a stream, a run of bytes from one sender."""
+
+    data: bytes
+    source: bytes = b""
+    """The address of the sender."""
+    credentials: Credentials | None = None
+    """Only where the receiver asked for them (SO_PASSCRED)."""
+    files: tuple[ObjectId, ...] = ()
+    """Open files on their way to the receiver (SCM_RIGHTS)."""
+
+
+Adopt = Callable[[int], ObjectId]
+"""Takes over one of our descriptors, and returns the open file of the image behind it, or raises Refused."""
+
+
+def job_credentials(scope: Scope, credentials: tuple[int, int, int] | None) -> Credentials | None:
+    """Translate a host pid into the job's own."""
+    if credentials is None:
+        return None
+    pid, uid, gid = credentials
+    return Credentials(scope.pids.get(HostPid(pid), 0), uid, gid)
+
+
+def peek_queue(sock: socket.socket, style: int, scope: Scope, adopt: Adopt) -> list[Message]:
+    """Return what waits to be received. Raises Refused for what cannot be sent again."""
+    events = poll_now(sock.fileno(), select.POLLIN | select.POLLPRI)
+    if events & select.POLLPRI:
+        raise Refused("out-of-band data waits in it")
+    waiting = waiting_bytes(sock.fileno())
+    if style == socket.SOCK_STREAM:
+        # Looking beyond the end would take a pending error away.
+        if waiting == 0:
+            return []
+    elif events & select.POLLERR:
+        if waiting == 0 and style == socket.SOCK_SEQPACKET:
+            return []
+        raise Refused("an error waits in it to be reported")
+    before = sock.getsockopt(SOL_SOCKET, _SO_PEEK_OFF)
+    try:
+        return _Look(sock, style, scope, adopt).all(waiting)
+    finally:
+        sock.setsockopt(SOL_SOCKET, _SO_PEEK_OFF, before)
+
+
+class _Look:
+    """One walk along a queue."""
+
+    def __init__(self, sock: socket.socket, style: int, scope: Scope, adopt: Adopt) -> None:
+        self._sock = sock
+        self._style = style
+        self._scope = scope
+        self._adopt = adopt
+        self._buffer = bytearray(_FIRST_BUFFER)
+
+    def all(self, waiting: int) -> list[Message]:
+        messages: list[Message] = []
+        at = 0
+        while self._style != socket.SOCK_STREAM or at < waiting:
+            found = self._next(at)
+            if found is None:
+                break
+            message, descriptors = found
+            if descriptors:
+                plain = self._bytes_before_descriptors(at, len(message.data))
+                if plain:
+                    messages.append(Message(message.data[:plain], message.source, message.credentials))
+                files = tuple(self._adopt(fd) for fd in descriptors)
+                message = Message(message.data[plain:], message.source, message.credentials, files)
+                at += plain
+            messages.append(message)
+            at += len(message.data)
+        return messages
+
+    def _next(self, at: int) -> tuple[Message, list[int]] | None:
+        """Look at what begins ``at`` bytes into the queue."""
+        while True:
+            self._sock.setsockopt(SOL_SOCKET, _SO_PEEK_OFF, at)
+            try:
+                size, ancillary, flags, source = self._sock.recvmsg_into([self._buffer], _CONTROL, _PEEK)
+            except OSError as error:
+                if error.errno == errno.EAGAIN:
+                    return None
+                raise
+            descriptors = _received(ancillary)
+            if size <= len(self._buffer):
+                break
+            _close_all(descriptors)
+            self._buffer = bytearray(size)
+        if flags & socket.MSG_CTRUNC:
+            _close_all(descriptors)
+            raise Refused("a message in it carries more control data than can be looked at")
+        if size == 0 and self._style != socket.SOCK_DGRAM and self._ended():
+            return None
+        name = source if isinstance(source, bytes) else os.fsencode(source or "")
+        return Message(bytes(self._buffer[:size]), name, _credentials(ancillary, self._scope)), descriptors
+
+    def _ended(self) -> bool:
+        return bool(poll_now(self._sock.fileno(), select.POLLRDHUP) & select.POLLRDHUP)
+
+    def _bytes_before_descriptors(self, at: int, size: int) -> int:
+        """Find with which byte of a stream the descriptors come: what was written before is read along with it."""
+        if self._style != socket.SOCK_STREAM:
+            return 0
+        low, high = 0, size - 1  # the last byte has them
+        one = bytearray(1)
+        while low < high:
+            middle = (low + high) // 2
+            self._sock.setsockopt(SOL_SOCKET, _SO_PEEK_OFF, at + middle)
+            _, ancillary, _, _ = self._sock.recvmsg_into([one], _CONTROL, _PEEK)
+            descriptors = _received(ancillary)
+            _close_all(descriptors)
+            low, high = (low, middle) if descriptors else (middle + 1, high)
+        return low
+
+
+def _received(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:
+    """Return the descriptors that came with a look, having closed those that the kernel made of itself."""
+    descriptors = []
+    for level, kind, data in ancillary:
+        if level == SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors += [fd for (fd,) in struct.iter_unpack("=i", data[: len(data) & ~3])]
+        elif level == SOL_SOCKET and kind == _SCM_PIDFD:
+            _close_all([fd for (fd,) in struct.iter_unpack("=i", data) if fd >= 0])
+    return descriptors
+
+
+def _close_all(descriptors: Sequence[int]) -> None:
+    for fd in descriptors:
+        os.close(fd)
+
+
+def _credentials(ancillary: Sequence[tuple[int, int, bytes]], scope: Scope) -> Credentials | None:
+    for level, kind, data in ancillary:
+        if level == SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
+            return job_credentials(scope, _ucred.unpack_from(data))
+    return None

@@ -1,0 +1,69 @@
+"""The records of Unix sockets."""
+
+from __future__ import annotations
+
+from orchestrator.ids import ObjectId
+from orchestrator.kinds.record import Record
+from orchestrator.kinds.sockets.options import SocketOptions
+from orchestrator.kinds.sockets.unix_name import UnixName
+from orchestrator.kinds.sockets.unix_queue import Credentials, Message
+
+
+class UnixFile(Record, frozen=True, tag="unix-socket"):
+    """An open file that is a Unix socket: an end of a :class:`UnixPair`, or a :class:`UnixSocket`."""
+
+    object: ObjectId
+    end: int = 0
+    claims: UnixName | None = None
+    """The name that it binds when it is rebuilt."""
+
+
+class UnixEnd(Record, frozen=True):
+    """One end of a pair."""
+
+    ino: int
+    address: bytes
+    """What it is called by the other end: a listener's name for accepted ones, mostly empty."""
+    shutdown: int
+    """RCV_SHUTDOWN | SEND_SHUTDOWN."""
+    queue: list[Message]
+    options: SocketOptions
+    owner: tuple[int, int]
+    """uid and gid of the socket itself."""
+    peer: Credentials | None
+    """SO_PEERCRED at this end."""
+
+
+class UnixPair(Record, frozen=True, tag="unix-pair"):
+    """Two Unix sockets that are connected to each other and to nothing else."""
+
+    style: int
+    """SOCK_STREAM, SOCK_SEQPACKET, or SOCK_DGRAM from socketpair(2)."""
+    ends: tuple[UnixEnd | None, UnixEnd | None]
+    """The second is None if that end was closed."""
+    lost_address: bytes = b""
+    """The address of a closed end."""
+    reset: bool = False
+    """The closed end had not read everything: ECONNRESET waits to be reported."""
+
+
+class UnixSocket(Record, frozen=True, tag="unix-alone"):
+    """A Unix socket that is fresh, bound, listening, waiting to be accepted, or for datagrams."""
+
+    ino: int
+    style: int
+    name: UnixName | None
+    shutdown: int
+    queue: list[Message]
+    options: SocketOptions
+    owner: tuple[int, int]
+    own: Credentials | None = None
+    """Of a listening socket: whom its clients see in SO_PEERCRED."""
+    backlog: int = -1
+    """Of a listening socket, else -1."""
+    target: ObjectId | None = None
+    """The socket it is connected to: of datagrams, or a listener that has not accepted yet."""
+    outside: bytes = b""
+    """The address of a datagram socket outside the job that it is connected to."""
+    lost: bytes = b""
+    """The address of a datagram socket that it was connected to, and that is closed."""
