@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterable
+import signal
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from orchestrator.errors import CaptureFailed, JobBusy, NoSuchProcess
@@ -86,12 +87,30 @@ class HeldJob:
         self.processes: dict[HostPid, HeldProcess] = {}
         self._seized: list[HostTid] = []
         self._tracees: dict[HostTid, Tracee] = {}
+        self._stopped: dict[HostTid, int] = {}
 
     def seize(self, pids: Iterable[HostPid]) -> None:
         """Seize every thread of the given processes; they stop as soon as they may."""
         for pid in pids:
             for tid in list_threads(pid):
                 self._seize_thread(HostTid(tid))
+
+    def seize_tree(self, root: HostPid) -> None:
+        """Seize a process and all below it, again and again until no new task shows; each stops at once.
+
+        Without a frozen cgroup a task may fork until it is stopped itself.
+        """
+        known: set[int] = set()
+        while True:
+            pids = [pid for pid in descend(root) if read_stat(pid).state != "Z"]
+            new = [HostTid(tid) for pid in pids for tid in list_threads(pid) if tid not in known]
+            if not new:
+                return
+            for tid in new:
+                self._seize_thread(tid)
+                known.add(tid)
+                if tid in self._seized:
+                    self._stopped[tid] = tracee.wait_held(tid)
 
     def _seize_thread(self, tid: HostTid) -> None:
         try:
@@ -112,7 +131,10 @@ class HeldJob:
 
     def wait(self) -> None:
         """Wait until all seized threads have stopped, and read what they are."""
-        stopped = {tid: tracee.wait_held(tid) for tid in self._seized}
+        for tid in self._seized:
+            if tid not in self._stopped:
+                self._stopped[tid] = tracee.wait_held(tid)
+        stopped = self._stopped
         by_process: dict[HostPid, list[HostTid]] = {}
         for tid in self._seized:
             by_process.setdefault(HostPid(read_status(tid).tgid), []).append(tid)
@@ -122,8 +144,8 @@ class HeldJob:
             process.memory = ProcMemory(pid)
             process.pidfd = pidfd_open(pid)
             at = tracee.vdso_syscall_address(process.auxv)
-            for tid in sorted(tids, key=lambda tid: tid != pid):
-                vtid = process.pid if tid == pid else Tid(read_status(pid, tid).ns_pid[-1])
+            for tid in sorted(tids, key=lambda tid: int(tid) != pid):
+                vtid = process.pid if int(tid) == pid else Tid(read_status(pid, tid).ns_pid[-1])
                 thread = Tracee(tid, process.pid, Tid(vtid), process.memory, at)
                 thread.load()
                 self._tracees[tid] = thread
@@ -159,8 +181,12 @@ class HeldJob:
                         outside.append((process, child))
         return outside
 
-    def release(self, after: Callable[[HeldProcess], None] | None = None) -> None:
-        """Unmap all workspaces and let every task run on as it was; safe to call at any point."""
+    def release(self, *, stop: bool = False) -> None:
+        """Unmap all workspaces and let every task run on as it was; safe to call at any point.
+
+        With ``stop`` every process is left stopped, as by SIGSTOP.
+        """
+        leaders = {int(process.host) for process in self.processes.values()}
         for process in self.processes.values():
             with contextlib.suppress(OSError, tracee.TaskGone):
                 process.drop_workspace()
@@ -171,12 +197,10 @@ class HeldJob:
                     ptrace.detach(tid)
                 else:
                     known.put_back()
-                    known.release()
+                    known.release(signal.SIGSTOP if stop and tid in leaders else 0)
         self._seized.clear()
         self._tracees.clear()
         for process in self.processes.values():
-            if after is not None and not process.is_zombie:
-                after(process)
             if process.memory is not None:
                 process.memory.close()
                 process.memory = None
@@ -190,7 +214,7 @@ class HeldJob:
             if not process.is_zombie:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.host, 9)
-        for tid in self._seized:
+        for tid in reversed(self._seized):  # a leader's end is told when its other threads are gone
             try:
                 os.waitpid(tid, ptrace.WALL)  # a traced task's end is told to its tracer first
             except OSError as error:
@@ -199,3 +223,14 @@ class HeldJob:
         self._seized.clear()
         self._tracees.clear()
         self.release()
+
+
+def descend(root: int) -> Iterator[int]:
+    """Yield a process and all below it, zombies too."""
+    yield root
+    for tid in list_threads(root):
+        for child in read_children(root, tid):
+            try:
+                yield from descend(child)
+            except (FileNotFoundError, ProcessLookupError):
+                continue

@@ -118,10 +118,23 @@ class PageWriter:
         self._sizes: list[int] = []
         self._fds: list[int] = []
 
-    def tape_bytes(self) -> int:
-        """Return how much workspace the tapes need at the most."""
+    @property
+    def bytes(self) -> int:
+        """How much it writes."""
+        return sum(run.length for run in self._runs)
+
+    def prepare(self) -> bool:
+        """See that the workspace can hold the tape; make a larger one if not."""
+        process = self._process
         entries = sum(1 for _ in batches(self._runs)) + 8
-        return entries * 128 + len(self._runs) * 32 + 4096
+        needed = entries * 128 + len(self._runs) * 32 + 4096
+        workspace = process.workspace
+        if workspace is None or not process.owns_workspace:
+            return False
+        if workspace.frame + 16384 + needed > workspace.base + workspace.size:
+            process.drop_workspace()
+            process.make_workspace(needed)
+        return True
 
     def start(self) -> bool:
         """Give the process the image's descriptor and let it write; False if it has no descriptor free."""

@@ -14,7 +14,7 @@ from orchestrator.ids import FarAddr, HostPid, ObjectId, Pid, Tid
 from orchestrator.kinds.files.kind import FileTable
 from orchestrator.kinds.memory.capture import CapturedMemory, Mappers, capture_memory
 from orchestrator.kinds.memory.record import AddressSpace, PageRun
-from orchestrator.kinds.model import Clocks
+from orchestrator.snapshot import Clocks
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.task import (
     attributes,
@@ -57,7 +57,7 @@ class JobCapture:
         job: HeldJob,
         scope: Scope,
         mappers: Mappers,
-        table_of: Callable[[HeldProcess, ObjectId], FileTable],
+        table_of: Callable[[HeldProcess, HostPid | None], FileTable],
         cgroup: str,
     ) -> None:
         self._job = job
@@ -128,7 +128,7 @@ class JobCapture:
             self._capture_memory(process, vm, parent, of_process, read("brk"))  # type: ignore[arg-type]
         fd, new_table = self._fd.identify(process.host)
         if new_table:
-            self.file_tables.append(self._table_of(process, fd))
+            self.file_tables.append(self._table_of(process, parent.host if parent else None))
         fs, new_filesystem = self._fs.identify(process.host)
         if new_filesystem:
             self.filesystems.append(capture_filesystem(fs, process.host, status.umask, self._scope))
@@ -148,7 +148,7 @@ class JobCapture:
     def _can_ask(self, process: HeldProcess) -> bool:
         scope, pid = self._scope, process.host
         before = len(scope.blockers.unsupported)
-        if not process.threads or process.threads[0].tid != pid:
+        if not process.threads or int(process.threads[0].tid) != pid:
             scope.unsupported(pid, "main thread", "it has ended while other threads live on")
         elif not arch.is_64_bit(process.leader.registers):
             scope.unsupported(pid, "32-bit code", "only 64-bit processes can be saved")
@@ -263,8 +263,7 @@ class JobCapture:
 
     def _take_clocks(self, asked: Asked, played: Played) -> None:
         if "clocks" in asked.answers and not self.clocks.monotonic:
-            monotonic, boottime = asked.answers["clocks"](played)  # type: ignore[misc]
-            self.clocks = Clocks(time.time_ns(), monotonic, boottime)
+            self.clocks = Clocks(time.time_ns(), *asked.answers["clocks"](played))  # type: ignore[misc]
 
 
 def _as_private(line: MapLine) -> MapLine:

@@ -73,10 +73,12 @@ class Tape:
     ``tape.openat(AT_FDCWD, b"/dev/null", O_RDWR)`` adds an entry and returns its :class:`Result`.
     """
 
-    __slots__ = ("_calls", "_data", "_links", "_may_fail", "_pointers", "label")
+    __slots__ = ("_calls", "_data", "_links", "_may_fail", "_pointers", "ends_task", "label")
 
     def __init__(self, label: str = "") -> None:
         self.label = label
+        self.ends_task = False
+        """Whether the task shall end by playing it."""
         self._calls: list[tuple[str, tuple[Argument, ...]]] = []
         self._may_fail: set[int] = set()
         self._links: dict[int, tuple[int, int]] = {}  # entry -> (later entry, argument)

@@ -153,11 +153,14 @@ class Tracee:
 
     def results(self) -> Played:
         """Put the task's own registers back and read what the finished tape returned."""
+        self.put_back()
+        return self.read_results()
+
+    def read_results(self) -> Played:
+        """Read what the finished tape returned; raises TapeError if it stopped early."""
         assert self._playing is not None
         tape, at = self._playing
         self._playing = None
-        ptrace.set_regset(self.tid, ptrace.NT_PRSTATUS, arch.pack_registers(self.registers))
-        ptrace.set_sigmask(self.tid, self.sigmask)
         return tape.read_back(self.memory.read(at, tape.size))
 
     def _resumable_registers(self) -> list[int]:
@@ -173,11 +176,12 @@ class Tracee:
         ptrace.set_regset(self.tid, ptrace.NT_PRSTATUS, arch.pack_registers(self.registers))
         ptrace.set_sigmask(self.tid, self.sigmask)
 
-    def release(self) -> None:
-        """Detach; the task goes on as it was, with any window-change signal that came meanwhile."""
-        if self._extra_signals:
+    def release(self, sig: int = 0) -> None:
+        """Detach; the task goes on as it was, with ``sig`` or any window-change signal that came meanwhile."""
+        if sig == 0 and self._extra_signals:
             ptrace.set_siginfo(self.tid, self._extra_signals[-1])
-        ptrace.detach(self.tid, TAPE_SIGNAL if self._extra_signals else 0)
+            sig = TAPE_SIGNAL
+        ptrace.detach(self.tid, sig)
 
 
 _RESTARTED = (arch.ERESTARTSYS, arch.ERESTARTNOINTR, arch.ERESTARTNOHAND, arch.ERESTART_RESTARTBLOCK)

@@ -45,7 +45,7 @@ def ask_addresses(tape: Tape, rseq: RseqConfiguration) -> Answer[UserAddresses]:
             int.from_bytes(played.data(head), "little"),
             int.from_bytes(played.data(size), "little"),
             int.from_bytes(played.data(clear), "little"),
-            tuple(rseq),
+            (rseq.address, rseq.size, rseq.signature, rseq.flags),
         )
 
     return read

@@ -120,6 +120,7 @@ def call_result(registers: list[int]) -> int:
 # --- the tape loop -----------------------------------------------------------------------------------
 
 SYSCALL_INSTRUCTION = b"\x0f\x05"
+MUNMAP = 11
 
 TAPE_LOOP = bytes.fromhex(
     "48 8b 03"  # next:    mov  rax, [rbx]        the call's number

@@ -1,0 +1,275 @@
+"""One checkpoint, from the freeze to the finished image. Synchronous: ptrace belongs to one thread."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from orchestrator.capture.hold import HeldJob, HeldProcess, descend
+from orchestrator.capture.pages import SMALL_BYTES, PageWriter, copy_file, copy_pages
+from orchestrator.capture.tasks import JobCapture
+from orchestrator.errors import CaptureFailed, EmptyJob, NoSuchProcess
+from orchestrator.freezer import Freezer
+from orchestrator.ids import HostPid, Pid
+from orchestrator.image.codec import encode_records
+from orchestrator.image.writer import ImageWriter
+from orchestrator.kinds.files.kind import FileTable
+from orchestrator.kinds.files.leak import Holder, outside_holders, report_leaks
+from orchestrator.kinds.files.table import FileCollector
+from orchestrator.kinds.memory.capture import Mappers
+from orchestrator.kinds.memory.record import PageRun
+from orchestrator.kinds.memory.shared import shared_object
+from orchestrator.kinds.memory.sysv import SegmentMapper
+from orchestrator.snapshot import Machine, Snapshot
+from orchestrator.kinds.scope import Scope
+from orchestrator.linux import vdso
+from orchestrator.linux.arch import x86_64 as arch
+from orchestrator.namespaces.registry import AnyNamespace
+from orchestrator.namespaces.survey import survey
+from orchestrator.tape.build import TapeError
+from orchestrator.tape.tracee import TaskGone
+
+PAGE_SIZE = 4096
+FORMAT_ARCHITECTURE = arch.MACHINE
+_RLIMIT_FSIZE = 1
+_INFINITY = (1 << 64) - 1
+
+
+class Statistics(msgspec.Struct):
+    """What a checkpoint took. Times in microseconds, sizes in bytes."""
+
+    freezing_us: int = 0
+    """From the request until every task stood still."""
+    frozen_us: int = 0
+    """How long the job stood still, the freezing included."""
+    memwrite_us: int = 0
+    """The part of it that went into writing pages."""
+    processes: int = 0
+    threads: int = 0
+    pages_written: int = 0
+    metadata_bytes: int = 0
+    image_bytes: int = 0
+    total_us: int = 0
+
+
+@dataclass(slots=True)
+class Request:
+    """What is to be saved and how the job goes on afterwards."""
+
+    name: str
+    freezer: Freezer | None = None
+    """The job's cgroup; or ``tree``."""
+    tree: HostPid | None = None
+    """The root of a plain process tree."""
+    cgroup: str = ""
+    """The job's path in the cgroup2 hierarchy, "/" first; "" for a plain tree."""
+    root: HostPid | None = None
+    """The process whose end is the job's end; by default the oldest root."""
+    ending: str = "run"
+    """"run", "stop" or "kill"."""
+    timeout: float = 10.0
+    """Seconds that freezing may take."""
+    externals: frozenset[str] = frozenset()
+    stdio: Mapping[tuple[int, int, int], int] = field(default_factory=dict)
+    ghost_limit: int = 1 << 40
+    progress: Callable[[str, int, int], None] | None = None
+    """Called with (what, done bytes, all bytes) while pages are written."""
+
+
+def take(request: Request, writer: ImageWriter) -> Statistics:
+    """Capture a job into an image that the caller commits; the job runs again (or not) when this returns."""
+    statistics = Statistics()
+    holders = outside_holders(_inside(request))
+    began = time.monotonic_ns()
+    with _held(request) as job:
+        statistics.freezing_us = _us(began)
+        scope, capture, snapshot = _describe(request, job, holders)
+        try:
+            metadata = encode_records(snapshot)
+            pages_at = writer.begin(metadata, snapshot.page_bytes)
+            writing = time.monotonic_ns()
+            try:
+                _write_pages(request, capture, writer.fd, pages_at)
+                for copy in scope.copies:
+                    copy_file(copy, writer.fd, pages_at)
+            except OSError as error:
+                raise writer.failed(error) from error
+            statistics.memwrite_us = _us(writing)
+        finally:
+            scope.close()
+        if request.ending == "kill":
+            job.kill()
+        else:
+            job.release(stop=request.ending == "stop")
+    statistics.frozen_us = _us(began)
+    statistics.processes = len(snapshot.processes)
+    statistics.threads = sum(len(process.threads) for process in snapshot.processes)
+    statistics.pages_written = snapshot.page_bytes // PAGE_SIZE
+    statistics.metadata_bytes = len(metadata)
+    return statistics
+
+
+def _inside(request: Request) -> list[HostPid]:
+    """List the processes of a job before it is frozen; enough to know who is outside."""
+    if request.freezer is not None:
+        return request.freezer.tasks()
+    return [HostPid(pid) for pid in descend(request.tree)] if request.tree is not None else []
+
+
+def _us(since: int) -> int:
+    return (time.monotonic_ns() - since) // 1000
+
+
+@contextlib.contextmanager
+def _held(request: Request) -> Iterator[HeldJob]:
+    """Hold the job; let it go however this ends."""
+    job = HeldJob()
+    try:
+        if request.freezer is not None:
+            _freeze_and_seize(request.freezer, request.timeout, job)
+        elif request.tree is not None:
+            try:
+                job.seize_tree(request.tree)
+            except (FileNotFoundError, ProcessLookupError) as error:
+                raise NoSuchProcess(f"process {request.tree} is gone") from error
+        job.wait()
+        yield job
+    except TaskGone as error:
+        raise CaptureFailed(f"{error} while it was captured", hint="try again") from error
+    except TapeError as error:
+        raise CaptureFailed(f"a task could not be asked: {error.tape.label}: {error}") from error
+    finally:
+        if request.freezer is not None:
+            request.freezer.leave()
+        job.release()
+
+
+def _freeze_and_seize(freezer: Freezer, timeout: float, job: HeldJob) -> None:
+    freezer.freeze(timeout)
+    try:
+        pids = freezer.tasks()
+        if not pids:
+            raise EmptyJob("the cgroup holds no process")
+        job.seize(pids)
+    finally:
+        freezer.thaw()
+
+
+def _describe(
+    request: Request, job: HeldJob, holders: Mapping[tuple[int, int], Sequence[Holder]]
+) -> tuple[Scope, JobCapture, Snapshot]:
+    """Capture everything but the contents of memory and files; raise with all blockers if there are any."""
+    scope = Scope(
+        pids={process.host: process.pid for process in job.processes.values()},
+        names={process.host: process.name for process in job.processes.values()},
+        externals=request.externals,
+        stdio=dict(request.stdio),
+        ghost_limit=request.ghost_limit,
+    )
+    try:
+        for parent, child in job.children_outside():
+            scope.outside(parent.host, f"child process {child}", "it is not in the job's cgroup")
+        living = [process.host for process in job.processes.values() if not process.is_zombie]
+        parents = [HostPid(p.stat.ppid) for p in job.processes.values() if p.stat.ppid not in job.processes]
+        namespaces = survey(living, scope, ours=parents)
+        files = FileCollector(scope)
+
+        def table_of(process: HeldProcess, parent: HostPid | None) -> FileTable:
+            return files.table(process.host, process.pidfd, parent)
+
+        mappers = Mappers(
+            lambda pid, line, writable: files.mapped(pid, line, writable=writable),
+            lambda pid, line: shared_object(scope, pid, line),
+            SegmentMapper(scope),
+        )
+        capture = JobCapture(job, scope, mappers, table_of, request.cgroup)
+        capture.run()
+        for finish in scope.finishers:
+            finish()
+        report_leaks(scope, holders)
+        scope.blockers.raise_if_any()
+        root = _root(request, job)
+        snapshot = Snapshot(
+            orch=_version(),
+            job=request.name,
+            root=root,
+            machine=Machine(
+                arch.MACHINE, os.uname().release, vdso.digest(), _xstate_bytes(job), os.uname().nodename
+            ),
+            clocks=capture.clocks,
+            namespaces=[AnyNamespace(n.kind, n.private, n.body) for n in namespaces],
+            processes=capture.processes,
+            memories=capture.memories,
+            file_tables=capture.file_tables,
+            files=files.files,
+            objects=scope.objects,
+            filesystems=capture.filesystems,
+            signal_actions=capture.signal_actions,
+            page_bytes=scope.layout.length,
+        )
+    except BaseException:
+        scope.close()
+        raise
+    return scope, capture, snapshot
+
+
+def _root(request: Request, job: HeldJob) -> Pid:
+    if request.root is not None and request.root in job.processes:
+        return job.processes[request.root].pid
+    if request.tree is not None:
+        return job.processes[request.tree].pid
+    roots = [p for p in job.processes.values() if p.stat.ppid not in job.processes]
+    return min(roots, key=lambda p: (p.stat.starttime, p.host)).pid
+
+
+def _xstate_bytes(job: HeldJob) -> int:
+    return max(len(thread.xstate) for process in job.processes.values() for thread in process.threads)
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("orchestrator")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _write_pages(request: Request, capture: JobCapture, image_fd: int, pages_at: int) -> None:
+    """Large processes write their own pages, all at once; the small ones' are copied meanwhile."""
+    limits = {process.pid: process.state.limits for process in capture.processes if process.state}
+    large: list[PageWriter] = []
+    small: list[tuple[HeldProcess, Sequence[PageRun]]] = []
+    total = sum(run.length for _, runs, unreadable in capture.writes for run in [*runs, *unreadable])
+    done = 0
+
+    def progress(size: int) -> None:
+        nonlocal done
+        done += size
+        if request.progress is not None:
+            request.progress("pages", done, total)
+
+    for process, runs, unreadable in capture.writes:
+        size = sum(run.length for run in runs)
+        own = size >= SMALL_BYTES and limits[process.pid].values[_RLIMIT_FSIZE][0] == _INFINITY
+        if own:
+            page_writer = PageWriter(process, runs, image_fd, pages_at)
+            if page_writer.prepare() and page_writer.start():
+                large.append(page_writer)
+            else:
+                own = False
+        if not own and runs:
+            small.append((process, runs))
+        if unreadable:
+            small.append((process, unreadable))
+    for process, part in small:
+        copy_pages(process, part, image_fd, pages_at)
+        progress(sum(run.length for run in part))
+    for page_writer in large:
+        page_writer.finish()
+        progress(page_writer.bytes)

@@ -1,0 +1,285 @@
+"""Write the tape entries that turn the memory a process inherited into the memory it shall have."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from orchestrator.kinds.memory.record import AddressSpace, PageRun, Vma
+from orchestrator.tape.build import Tape
+
+_PROT_WRITE = 2
+_MAP_SHARED, _MAP_PRIVATE, _MAP_FIXED, _MAP_ANONYMOUS = 0x01, 0x02, 0x10, 0x20
+_MAP_GROWSDOWN, _MAP_NORESERVE = 0x100, 0x4000
+_MREMAP_MAYMOVE_FIXED = 3
+_MADV_DONTNEED, _MADV_GUARD_INSTALL, _MADV_POPULATE_WRITE = 4, 102, 23
+_MADVICE = {"dc": 10, "wf": 18, "dd": 16, "hg": 14, "nh": 15, "mg": 12, "sr": 2, "rr": 1}
+"""DONTFORK, WIPEONFORK, DONTDUMP, HUGEPAGE, NOHUGEPAGE, MERGEABLE, SEQUENTIAL, RANDOM."""
+_PR_SET_MM, _PR_SET_MM_MAP = 35, 14
+_MM_MAP = struct.Struct("<12QIi")  # struct prctl_mm_map
+assert _MM_MAP.size == 104
+_IOVEC = struct.Struct("<QQ")
+_IOV_MAX = 1024
+_STEP = 1 << 20
+_SPECIAL = ("vvar", "vvar_vclock", "vdso")
+_CANNOT_INHERIT = frozenset(("dc", "wf"))
+_TOP = 0x7FFF_FFFF_F000
+
+
+class Span(NamedTuple):
+    """A range of addresses."""
+
+    start: int
+    end: int
+
+
+class Backings(NamedTuple):
+    """How the process that maps gets at what is mapped."""
+
+    image: int
+    """Descriptor of the image."""
+    pages_at: int
+    """Offset of the page data in it."""
+    file: Callable[[int], int]
+    """Open file -> descriptor."""
+    object: Callable[[int], int]
+    """Shared memory object -> descriptor."""
+    attach: Callable[[int, Vma, Tape], None]
+    """Attach a System V segment."""
+
+
+class Inherited(NamedTuple):
+    """What is in a process's memory when its tape begins."""
+
+    vmas: Sequence[Vma]
+    """Private mappings with their pages in place, as the parent has them; empty in a blank process."""
+    special: dict[str, Span]
+    """Where vvar and vdso lie now."""
+    keep_out: Span
+    """The arena, and room to park the vdso: never unmapped by this tape."""
+    parking: int
+    executable: int
+    """The open file that /proc/self/exe names; -1 for the seed."""
+    settings: AddressSpace | None
+    """The mm settings it has."""
+
+
+def rebuild_memory(tape: Tape, wanted: AddressSpace, have: Inherited, backings: Backings) -> None:
+    """Unmap what is not wanted, map what is missing, and fill in pages that were not inherited."""
+    kept = shared_ranges(wanted.vmas, have.vmas)
+    _move_special(tape, wanted, have)
+    standing = [Span(vma.start, vma.end) for vma in wanted.vmas if vma.backing in _SPECIAL]
+    _unmap_all_but(tape, [*kept, *standing, have.keep_out])
+    before = list(have.vmas)
+    for vma in wanted.vmas:
+        if vma.backing not in _SPECIAL and vma.backing != "vsyscall":
+            _rebuild_vma(tape, vma, kept, before, backings)
+    _set_mm(tape, wanted, have, backings)
+
+
+def shared_ranges(wanted: Sequence[Vma], have: Sequence[Vma]) -> list[Span]:
+    """Return the ranges that both have mapped alike and in which at least one page is the same, ascending.
+
+    Both lists ascend. Only private mappings count; shared ones are mapped anew at no cost.
+    """
+    spans = []
+    i = 0
+    for vma in wanted:
+        if vma.shared or not vma.runs or _CANNOT_INHERIT & {*vma.flags}:
+            continue
+        while i < len(have) and have[i].end <= vma.start:
+            i += 1
+        for other in have[i:]:
+            if other.start >= vma.end:
+                break
+            start, end = max(vma.start, other.start), min(vma.end, other.end)
+            if _alike(vma, other) and _share_a_page(vma.runs, other.runs, start, end):
+                spans.append(Span(start, end))
+    return spans
+
+
+def _alike(a: Vma, b: Vma) -> bool:
+    if b.shared or a.backing != b.backing or a.of != b.of or _CANNOT_INHERIT & {*b.flags}:
+        return False
+    if ("gd" in a.flags) != ("gd" in b.flags):
+        return False
+    return a.backing == "anonymous" or a.start - a.offset == b.start - b.offset
+
+
+def _share_a_page(a: Iterable[PageRun], b: Iterable[PageRun], start: int, end: int) -> bool:
+    theirs = _by_place(run for run in b if run.end > start and run.start < end)
+    return any(
+        run.start < other.end and other.start < run.end for run in a for other in theirs.get(run.start - run.at, ())
+    )
+
+
+def _by_place(runs: Iterable[PageRun]) -> dict[int, list[PageRun]]:
+    """Group runs by the distance between their address and their place: equal pages have equal distances."""
+    groups: dict[int, list[PageRun]] = {}
+    for run in runs:
+        groups.setdefault(run.start - run.at, []).append(run)
+    return groups
+
+
+def _move_special(tape: Tape, wanted: AddressSpace, have: Inherited) -> None:
+    """Move vvar and vdso to where the process had them, over a parking place, as old and new may overlap."""
+    targets = {vma.backing: Span(vma.start, vma.end) for vma in wanted.vmas if vma.backing in _SPECIAL}
+    moves = [(name, have.special[name], target) for name, target in targets.items() if name in have.special]
+    if all(now == target for _, now, target in moves):
+        return
+    parked = have.parking
+    for _, now, _ in moves:
+        if now.start != parked:
+            size = now.end - now.start
+            tape.mremap(now.start, size, size, _MREMAP_MAYMOVE_FIXED, parked)
+        parked += now.end - now.start
+    parked = have.parking
+    for _, now, target in moves:
+        size = now.end - now.start
+        if target.end - target.start == size:
+            tape.mremap(parked, size, size, _MREMAP_MAYMOVE_FIXED, target.start)
+        parked += size
+
+
+def _unmap_all_but(tape: Tape, keep: Iterable[Span]) -> None:
+    at = 0x1000  # page 0 is nobody's
+    for span in sorted(keep):
+        if span.start > at:
+            tape.munmap(at, span.start - at)
+        at = max(at, span.end)
+    if at < _TOP:
+        tape.munmap(at, _TOP - at)
+
+
+def _rebuild_vma(tape: Tape, vma: Vma, kept: Sequence[Span], before: Sequence[Vma], backings: Backings) -> None:
+    inside = [span for span in kept if vma.start <= span.start and span.end <= vma.end]
+    if vma.backing == "sysv":
+        backings.attach(vma.of, vma, tape)
+        return
+    fill = missing_runs(vma, inside, before)
+    writable = vma.prot | _PROT_WRITE if fill else vma.prot
+    at = vma.start
+    for span in [*inside, Span(vma.end, vma.end)]:
+        if span.start > at:
+            _map(tape, vma, at, span.start, writable, backings)
+        at = span.end
+    for span in inside:
+        for start, end in _stale(vma, span, before):
+            tape.madvise(start, end - start, _MADV_DONTNEED)
+    mixed = any(vma.prot != writable or other.prot != vma.prot for other in before if _overlap(other, inside))
+    if inside and mixed:
+        tape.mprotect(vma.start, vma.end - vma.start, writable)
+    _fill(tape, fill, backings)
+    for start, end in vma.guards:
+        tape.madvise(start, end - start, _MADV_GUARD_INSTALL)
+    if writable != vma.prot:
+        tape.mprotect(vma.start, vma.end - vma.start, vma.prot)
+    for flag in vma.flags:
+        if flag in _MADVICE:
+            tape.madvise(vma.start, vma.end - vma.start, _MADVICE[flag])
+    if "lo" in vma.flags:
+        tape.mlock2(vma.start, vma.end - vma.start, 0)
+
+
+def _overlap(vma: Vma, spans: Sequence[Span]) -> bool:
+    return any(vma.start < span.end and span.start < vma.end for span in spans)
+
+
+def _map(tape: Tape, vma: Vma, start: int, end: int, prot: int, backings: Backings) -> None:
+    flags = _MAP_FIXED | (_MAP_SHARED if vma.shared else _MAP_PRIVATE)
+    if "gd" in vma.flags:
+        flags |= _MAP_GROWSDOWN
+    if "nr" in vma.flags:
+        flags |= _MAP_NORESERVE
+    if vma.backing == "anonymous":
+        tape.mmap(start, end - start, prot, flags | _MAP_ANONYMOUS, -1, 0)
+        return
+    fd = backings.file(vma.of) if vma.backing == "file" else backings.object(vma.of)
+    tape.mmap(start, end - start, prot, flags, fd, vma.offset + start - vma.start)
+
+
+def missing_runs(vma: Vma, kept: Sequence[Span], before: Sequence[Vma]) -> list[PageRun]:
+    """Return the page runs of a mapping that it did not inherit."""
+    if not kept:
+        return list(vma.runs)
+    theirs = _by_place(run for other in before if _overlap(other, kept) for run in other.runs)
+    missing: list[PageRun] = []
+    for run in vma.runs:
+        have = [
+            Span(max(run.start, other.start, span.start), min(run.end, other.end, span.end))
+            for other in theirs.get(run.start - run.at, ())
+            for span in kept
+        ]
+        at = run.start
+        for span in sorted(span for span in have if span.start < span.end):
+            if span.start > at:
+                missing.append(PageRun(at, span.start - at, run.at + at - run.start))
+            at = max(at, span.end)
+        if at < run.end:
+            missing.append(PageRun(at, run.end - at, run.at + at - run.start))
+    return missing
+
+
+def _stale(vma: Vma, span: Span, before: Sequence[Vma]) -> list[Span]:
+    """Return the inherited pages of a kept range that the process does not have at all."""
+    covered = sorted(Span(run.start, run.end) for run in vma.runs)
+    stale = []
+    for run in (run for other in before if _overlap(other, (span,)) for run in other.runs):
+        at, end = max(run.start, span.start), min(run.end, span.end)
+        for own in covered:
+            if own.end <= at:
+                continue
+            if own.start >= end:
+                break
+            if own.start > at:
+                stale.append(Span(at, own.start))
+            at = max(at, own.end)
+        if at < end:
+            stale.append(Span(at, end))
+    return stale
+
+
+def _fill(tape: Tape, runs: Sequence[PageRun], backings: Backings) -> None:
+    """Read pages from the image; runs that lie one behind the other there take one call."""
+    vector: list[bytes] = []
+    begin = end = 0
+
+    def flush() -> None:
+        nonlocal vector
+        if vector:
+            tape.preadv(backings.image, b"".join(vector), len(vector), backings.pages_at + begin, 0)
+        vector = []
+
+    for run in runs:
+        for done in range(0, run.length, _STEP):
+            part = min(_STEP, run.length - done)
+            if part >= _STEP // 2:  # populating first spares a fault a page; see docs/architecture.md
+                flush()
+                tape.madvise(run.start + done, part, _MADV_POPULATE_WRITE, may_fail=True)
+            if vector and (end != run.at + done or len(vector) == _IOV_MAX):
+                flush()
+            if not vector:
+                begin = run.at + done
+            vector.append(_IOVEC.pack(run.start + done, part))
+            end = run.at + done + part
+    flush()
+
+
+def _set_mm(tape: Tape, wanted: AddressSpace, have: Inherited, backings: Backings) -> None:
+    settings = _settings(wanted)
+    same_file = wanted.executable == have.executable
+    if same_file and have.settings is not None and settings == _settings(have.settings):
+        return
+    auxv = tape.block(wanted.auxv)
+    exe = -1 if same_file else backings.file(wanted.executable)
+    block = tape.block(_MM_MAP.pack(*settings[0], 0, len(wanted.auxv), exe))
+    tape.point(block, 11 * 8, auxv)
+    tape.prctl(_PR_SET_MM, _PR_SET_MM_MAP, block, _MM_MAP.size, 0)
+
+
+def _settings(space: AddressSpace) -> tuple[tuple[int, ...], bytes]:
+    return (
+        space.start_code, space.end_code, space.start_data, space.end_data, space.start_brk, space.brk,
+        space.start_stack, space.arg_start, space.arg_end, space.env_start, space.env_end,
+    ), space.auxv  # fmt: skip

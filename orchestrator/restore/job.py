@@ -1,0 +1,382 @@
+"""Rebuild a job from an image: from an empty process to a tree that runs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from orchestrator.errors import CannotHonour, PidTaken, RebuildFailed
+from orchestrator.ids import DepotFd, HostPid, HostTid, ObjectId, Pid, Tid
+from orchestrator.image.reader import ImageFile
+from orchestrator.kinds.files.depot import depot_base, first_holders, lock_table, place_table, rebuild_depot, settle_table
+from orchestrator.kinds.files.kind import Depot
+from orchestrator.kinds.memory.rebuild import Backings, Span
+from orchestrator.kinds.memory.shared import open_shared, seal_shared
+from orchestrator.kinds.memory.sysv import attach_vma, ensure_segment, finish_segment, segments_of
+from orchestrator.snapshot import Snapshot
+from orchestrator.kinds.task import registers
+from orchestrator.kinds.task.process import Process, Thread
+from orchestrator.linux import ptrace
+from orchestrator.linux.arch import x86_64 as arch
+from orchestrator.linux.proc_maps import read_maps
+from orchestrator.restore import seed
+from orchestrator.restore.baseline import own_baseline
+from orchestrator.restore.layout import Layout, plan_layout
+from orchestrator.restore.plan import Compiler, Plan, ProcessTapes, add_clone, parked
+from orchestrator.restore.play import Actor, Birth, Stage, first_stop, resume
+from orchestrator.restore.surroundings import Surroundings
+from orchestrator.restore.tree import INIT, Node
+from orchestrator.tape.build import Tape
+from orchestrator.tape.memory import Arena
+
+ARENA_BYTES = 512 << 20
+_PROT_RWX, _MAP_SHARED_FIXED = 7, 0x11
+_MREMAP_MAYMOVE_FIXED = 3
+_CLONE_PARENT = 0x8000
+_EXTRAS = 16
+_PR_SET_NAME = 15
+_MAX_FD = 0xFFFFFFFF
+_NR_MMAP = 9
+_STATUS_FD = 3
+
+
+@dataclass(slots=True)
+class Restored:
+    """A job that runs again."""
+
+    child: HostPid
+    """Our own child: the reaper of the new namespace, or the job's root itself."""
+    root: HostPid
+    """The job's root, to signal."""
+    status_fd: int
+    """Where the wait status of the root arrives (4 bytes), -1 if ``child`` is the root."""
+    pids: dict[Pid, HostPid]
+    seconds: float
+
+
+@dataclass(slots=True)
+class Descriptors:
+    """Standing descriptors of the depot, in the first process from its start."""
+
+    layout: Layout
+    count: int
+    numbers: dict[str, int] = field(default_factory=dict)
+
+    def give(self, name: str) -> int:
+        """Return the number for one more standing descriptor."""
+        number = self.layout.depot + self.count + len(self.numbers)
+        self.numbers[name] = number
+        return number
+
+
+class Restore:
+    """One restore, from the decoded image to the running job. ``surroundings`` knows namespaces and cgroup."""
+
+    def __init__(
+        self,
+        image: ImageFile,
+        snapshot: Snapshot,
+        surroundings: Surroundings,
+        inherited: Mapping[str, int],
+    ) -> None:
+        self._image = image
+        self._snapshot = snapshot
+        self._surroundings = surroundings
+        self._given = inherited
+        self._layout = plan_layout(
+            snapshot.memories, depot_base(snapshot.file_tables, snapshot.files), ARENA_BYTES
+        )
+        # extras of the kinds (memory objects, unlinked files) lie between the files and our own descriptors
+        self._standing = Descriptors(self._layout, len(snapshot.files) + len(snapshot.objects) + _EXTRAS)
+        self._seals = Tape("seals")
+        self._hosts: dict[Pid, HostPid] = {}
+        self._threads: dict[tuple[Pid, Tid], Actor] = {}
+
+    def plan(self) -> tuple[Plan, Tape]:
+        """Compile everything; returns the plan and the depot's tape."""
+        image_fd = DepotFd(self._standing.numbers.get("image") or self._standing.give("image"))
+        given = {key: DepotFd(self._standing.numbers.get(key) or self._standing.give(key)) for key in self._given}
+        files = {file.id: file for file in self._snapshot.files}
+        depot_tape = Tape("depot")
+        depot = Depot(
+            depot_tape, self._layout.depot, image_fd, self._image.pages_offset, files, self._snapshot.objects,
+            inherited=given, scratch_address=self._layout.keep_out.end,
+        )  # fmt: skip
+        self._surroundings.before_depot(depot)
+        rebuild_depot(self._snapshot.files, depot)
+        mapped = {v.of for m in self._snapshot.memories for v in m.vmas if v.backing == "object"}
+        objects = {of: open_shared(of, depot) for of in sorted(mapped)}
+        segments = {v.of for m in self._snapshot.memories for v in m.vmas if v.backing == "sysv"}
+        for of in sorted(segments):
+            existing = () if "ipc" in self._surroundings.new else segments_of(HostPid(os.getpid()))
+            ensure_segment(of, depot, existing)
+            finish_segment(self._snapshot.objects[of], self._seals)
+        backings = Backings(
+            image_fd,
+            self._image.pages_offset,
+            lambda of: depot.slot(ObjectId(of)),
+            lambda of: objects[ObjectId(of)],
+            lambda of, vma, tape: attach_vma(self._snapshot.objects[of], vma, tape),
+        )
+        tables = {table.id: table for table in self._snapshot.file_tables}
+        first = first_holders(self._snapshot.file_tables)
+
+        def place_files(tape: Tape, process: Process) -> None:
+            assert process.state is not None
+            table = tables[process.state.files]
+            place_table(table, tape, self._layout.depot)
+            settle_table(table, tape, self._layout.depot, files, self._snapshot.objects, first)
+            tape.close_range(self._layout.depot, _MAX_FD, 0)
+            lock_table(table, tape)
+
+        compiler = Compiler(
+            self._snapshot, self._layout, own_baseline(), backings, place_files, special_sizes(self._snapshot)
+        )
+        seal_shared(depot, self._seals)
+        return compiler.compile(), depot_tape
+
+    def run(self) -> Restored:
+        """Rebuild the job and let it run. Leaves nothing behind on failure."""
+        began = time.monotonic()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        status_read, status_write = os.pipe2(os.O_CLOEXEC)
+        arena = Arena(self._layout.arena, self._layout.arena_bytes)
+        stage: Stage | None = None
+        child = None
+        try:
+            plan, depot_tape = self.plan()
+            self._check_room(hard)
+            stage, seed_actor = self._sow(arena, status_write)
+            own_init = plan.tree.origin.process is not None
+            first = self._found(stage, seed_actor, plan, own_init=own_init)
+            child = HostPid(first.tracee.tid)
+            self._surroundings.inside(stage, first, depot_tape)
+            self._grow(stage, first, plan)
+            self._finish(stage, plan)
+            self._wake(stage, plan, first, own_init=own_init)
+        except BaseException:
+            if stage is not None:
+                stage.kill()
+            os.close(status_read)
+            raise
+        finally:
+            os.close(status_write)
+            arena.close()
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        if own_init:
+            os.close(status_read)
+            status_read = -1
+        return Restored(
+            child, self._hosts[self._snapshot.root], status_read, dict(self._hosts), time.monotonic() - began
+        )
+
+    def _check_room(self, limit: int) -> None:
+        highest = max(self._standing.numbers.values())
+        if highest >= limit:
+            raise CannotHonour(
+                f"the restore needs descriptor numbers up to {highest}, and the limit is {limit}",
+                hint="raise the hard limit of open files (ulimit -Hn)",
+            )
+
+    def _sow(self, arena: Arena, status_write: int) -> tuple[Stage, Actor]:
+        """Start the seed and map the arena in it."""
+        ours = {"image": self._image.fd, "arena": arena.fd, "status": status_write, **self._given}
+        for name in ("arena", "status"):
+            self._standing.give(name)
+        numbers = self._standing.numbers
+        self._surroundings.before_seed()
+        pid = seed.spawn({numbers[name]: fd for name, fd in ours.items()})
+        try:
+            self._surroundings.place_seed(pid)
+            first_stop(pid)
+            base = arch.unpack_registers(ptrace.get_regset(pid, ptrace.NT_PRSTATUS))
+            arch.forget_call(base)
+            loop = arena.reserve(len(arch.TAPE_LOOP))
+            arena.write(loop, arch.TAPE_LOOP)
+            stage = Stage(arena, loop, base, seed.SYSCALL)
+            actor = stage.adopt(HostTid(pid), Pid(pid), Tid(pid))
+            result = actor.tracee.call(
+                _NR_MMAP, arena.base, arena.size, _PROT_RWX, _MAP_SHARED_FIXED, numbers["arena"], 0
+            )
+            if result != arena.base:
+                raise RebuildFailed(f"the arena could not be mapped: {os.strerror(-result)}")
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.kill(pid, 9)
+                os.waitpid(pid, ptrace.WALL)
+            raise
+        return stage, actor
+
+    def _found(self, stage: Stage, seed_actor: Actor, plan: Plan, *, own_init: bool) -> Actor:
+        """Make the first process inside of the new namespaces, and let the seed go."""
+        born: list[Actor] = []
+
+        def remember(actor: Actor) -> list[Birth]:
+            born.append(actor)
+            return []
+
+        blank = Tape("first process: park vvar and vdso")
+        sizes = special_sizes(self._snapshot)
+        spans = parked(sizes, self._layout)
+        for line in read_maps(seed_actor.tracee.tid):
+            name = line.path.decode().strip("[]")
+            if name in spans:
+                if line.end - line.start != sizes[name]:
+                    raise CannotHonour(f"this kernel's {name} differs in size from the image's")
+                blank.mremap(line.start, sizes[name], sizes[name], _MREMAP_MAYMOVE_FIXED, spans[name].start)
+        low = min(self._standing.numbers.values())
+        blank.close_range(0, low - 1, 0)
+        blank.close_range(max(self._standing.numbers.values()) + 1, _MAX_FD, 0)
+        blank.close(self._standing.numbers["arena"])
+        blank.chdir("/")
+        blank.umask(0)
+        tape = self._surroundings.clone_tape(stage, seed_actor)
+        add_clone(tape, INIT if self._surroundings.new_pid_namespace else 0, self._surroundings.flags | _CLONE_PARENT, 0)
+        stage.play(seed_actor, tape, [Birth(Pid(1), Tid(1), blank, remember)])
+        first = born[0]
+        seed_tid = seed_actor.tracee.tid
+        os.kill(seed_tid, 9)
+        del stage.actors[seed_tid]
+        while os.WIFSTOPPED(os.waitpid(seed_tid, ptrace.WALL)[1]):
+            ptrace.cont(seed_tid)
+        return first
+
+    def _births(self, plan: Plan, tapes: ProcessTapes) -> list[Birth]:
+        return [self._birth(plan, node) for node in tapes.births]
+
+    def _birth(self, plan: Plan, node: Node) -> Birth:
+        tapes = plan.tapes[node.pid]
+
+        def born(actor: Actor) -> list[Birth]:
+            self._hosts[node.pid] = HostPid(actor.tracee.tid)
+            self._threads[node.pid, Tid(node.pid)] = actor
+            self._surroundings.born(node, HostPid(actor.tracee.tid))
+            return self._births(plan, tapes)
+
+        return Birth(node.pid, Tid(node.pid), tapes.grow, born)
+
+    def _grow(self, stage: Stage, first: Actor, plan: Plan) -> None:
+        origin = plan.tree.origin
+        self._hosts[origin.pid] = HostPid(first.tracee.tid)
+        self._threads[origin.pid, Tid(origin.pid)] = first
+        if origin.process is not None:
+            self._surroundings.born(origin, HostPid(first.tracee.tid))
+        tapes = plan.tapes[origin.pid]
+        stage.play(first, tapes.grow, self._births(plan, tapes))
+        stage.play(first, self._seals)
+        joins = [t for t in plan.tapes.values() if t.join is not None]
+        self._play_all(stage, joins, lambda t: t.join)
+        ends = [t for t in plan.tapes.values() if t.end is not None]
+        self._play_all(stage, [t for t in ends if t.node.is_stand_in], lambda t: t.end)
+        self._play_all(stage, [t for t in plan.tapes.values() if t.reap is not None], lambda t: t.reap)
+        self._play_all(stage, [t for t in ends if not t.node.is_stand_in], lambda t: t.end)
+
+    def _play_all(
+        self, stage: Stage, which: list[ProcessTapes], tape_of: Callable[[ProcessTapes], Tape | None]
+    ) -> None:
+        for tapes in which:
+            tape = tape_of(tapes)
+            if tape is not None:
+                stage.start(self._threads[tapes.node.pid, Tid(tapes.node.pid)], tape)
+        stage.run()
+
+    def _finish(self, stage: Stage, plan: Plan) -> None:
+        for pid, tapes in plan.tapes.items():
+            if tapes.dress is None:
+                continue
+            births = [self._thread_birth(pid, thread, tape) for thread, tape in tapes.threads]
+            stage.start(self._threads[pid, Tid(pid)], tapes.dress, births)
+        stage.run()
+
+    def _thread_birth(self, pid: Pid, thread: Thread, tape: Tape) -> Birth:
+        def born(actor: Actor) -> list[Birth]:
+            self._threads[pid, thread.tid] = actor
+            return []
+
+        return Birth(pid, thread.tid, tape, born)
+
+    def _wake(self, stage: Stage, plan: Plan, first: Actor, *, own_init: bool) -> None:
+        """Give every task its own registers, take the arena away, and let go."""
+        unmapped: set[ObjectId] = set()
+        stops: dict[HostTid, int] = {}
+        for process in reversed(self._snapshot.processes):
+            if process.state is None:
+                continue
+            self._surroundings.settle(process, self._hosts[process.pid])
+            shared = 0
+            for info in process.state.pending:
+                shared |= 1 << int.from_bytes(info[:4], "little") - 1
+            for thread in process.threads:
+                actor = self._threads[process.pid, thread.tid]
+                pending = shared
+                for info in thread.pending:
+                    pending |= 1 << int.from_bytes(info[:4], "little") - 1
+                wanted = registers.for_resume(thread.registers, pending & ~thread.signal_mask)
+                unmap = None
+                if process.state.memory not in unmapped:
+                    unmapped.add(process.state.memory)
+                    unmap = (self._vdso_syscall(process), *self._arena_range())
+                resume(actor.tracee, wanted, thread.extended_state, thread.signal_mask, unmap)
+                stops[actor.tracee.tid] = process.state.stopped_by if thread is process.threads[0] else 0
+        if not own_init:
+            self._retire_init(stage, first)
+        for tid, stop in stops.items():
+            ptrace.detach(tid, stop)
+        ptrace_free = set(stops)
+        for tid in list(stage.actors):
+            if tid not in ptrace_free:
+                ptrace.detach(tid)
+            del stage.actors[tid]
+
+    def _retire_init(self, stage: Stage, first: Actor) -> None:
+        """Let process 1 become the reaper of its namespace."""
+        tape = Tape("process 1: keep one descriptor")
+        tape.dup3(self._standing.numbers["status"], _STATUS_FD, os.O_CLOEXEC)
+        tape.close_range(_STATUS_FD + 1, _MAX_FD, 0)
+        tape.prctl(_PR_SET_NAME, b"orch-init\0", 0, 0, 0)
+        stage.play(first, tape)
+        values = first.tracee.registers.copy()
+        stack = next(line for line in read_maps(first.tracee.tid) if line.path == b"[stack]")
+        arch.enter_init(values, seed.INIT, stack.end - 4096, self._snapshot.root, _STATUS_FD)
+        resume(first.tracee, arch.pack_registers(values), b"", (1 << 64) - 1, (seed.SYSCALL, *self._arena_range()))
+
+    def _arena_range(self) -> tuple[int, int]:
+        return self._layout.arena, self._layout.arena_bytes
+
+    def _vdso_syscall(self, process: Process) -> int:
+        assert process.state is not None
+        memory = self._snapshot.memories[process.state.memory]
+        vdso = next(vma for vma in memory.vmas if vma.backing == "vdso")
+        from orchestrator.linux.vdso import syscall_offset
+
+        return vdso.start + syscall_offset(arch.SYSCALL_INSTRUCTION)
+
+
+def special_sizes(snapshot: Snapshot) -> dict[str, int]:
+    """Return the sizes of vvar and vdso in bytes; all processes of one kernel have the same."""
+    sizes: dict[str, int] = {}
+    for memory in snapshot.memories:
+        for vma in memory.vmas:
+            if vma.backing in ("vvar", "vvar_vclock", "vdso"):
+                sizes[vma.backing] = vma.end - vma.start
+    return sizes
+
+
+def check_pids(snapshot: Snapshot) -> None:
+    """Raise PidTaken if the PIDs must be those of the host and one is in use."""
+    for process in snapshot.processes:
+        for tid in [process.pid, *(thread.tid for thread in process.threads)]:
+            if os.path.exists(f"/proc/{tid}"):
+                with open(f"/proc/{tid}/comm", encoding="utf-8", errors="replace") as comm:
+                    name = comm.read().strip()
+                raise PidTaken(
+                    f"process id {tid} is taken by {name}", hint="restore into a new PID namespace, which is the default"
+                )
+
+
+__all__ = ["Restore", "Restored", "Span", "check_pids"]

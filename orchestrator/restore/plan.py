@@ -1,0 +1,278 @@
+"""Compile an image into tapes: for every process what it plays, stage by stage.
+
+Pure: needs no root and touches nothing, so it is tested with plain data and ``orch restore --dry-run``
+prints it. Stages, with a barrier behind each:
+
+grow
+    every process makes its memory, session and group, and forks its children in between
+join
+    processes enter groups that others founded
+end
+    zombies and stand-ins end
+dress
+    descriptors, threads, handlers, timers, credentials: everything else
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from orchestrator.ids import Pid, Tid
+from orchestrator.kinds.memory.rebuild import Backings, Inherited, Span, rebuild_memory, shared_ranges
+from orchestrator.kinds.memory.record import AddressSpace
+from orchestrator.kinds.task import attributes, credentials, limits, scheduling, signals, timers, userspace
+from orchestrator.kinds.task.filesystem import tell_filesystem
+from orchestrator.kinds.task.process import Process, Thread
+from orchestrator.restore.baseline import Baseline
+from orchestrator.restore.layout import Layout
+from orchestrator.restore.tree import INIT, Node, Tree, plan_tree
+from orchestrator.tape.build import Tape
+from orchestrator.snapshot import Snapshot
+
+_CLONE_ARGS = struct.Struct("<11Q")
+_THREAD_FLAGS = 0x100 | 0x200 | 0x400 | 0x800 | 0x10000 | 0x40000  # VM FS FILES SIGHAND THREAD SYSVSEM
+_CLONE_PARENT = 0x8000
+_SIGCHLD = 17
+_SPECIAL_ORDER = ("vvar", "vvar_vclock", "vdso")
+_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_DUMPABLE = 4
+_RLIMIT_CORE = 4
+_WALL = 0x40000000
+_SIG_UNBLOCK = 1
+_MAX_FD = 0xFFFFFFFF
+
+
+@dataclass(slots=True)
+class ProcessTapes:
+    """What one process plays."""
+
+    node: Node
+    grow: Tape
+    births: list[Node] = field(default_factory=list)
+    """In the order of the clone3 entries of ``grow``."""
+    join: Tape | None = None
+    end: Tape | None = None
+    reap: Tape | None = None
+    dress: Tape | None = None
+    threads: list[tuple[Thread, Tape]] = field(default_factory=list)
+    """In the order of the clone3 entries of ``dress``."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """Everything that a restore will do inside of tasks."""
+
+    snapshot: Snapshot
+    layout: Layout
+    tree: Tree
+    tapes: dict[Pid, ProcessTapes]
+
+    def render(self) -> Iterator[str]:
+        """Print all tapes, as strace would."""
+        for pid, tapes in self.tapes.items():
+            name = tapes.node.process.name if tapes.node.process else "init" if pid == INIT else "stand-in"
+            stages = [("grow", tapes.grow), ("join", tapes.join), ("end", tapes.end), ("dress", tapes.dress)]
+            stages += [(f"thread {thread.tid}", tape) for thread, tape in tapes.threads]
+            for stage, tape in stages:
+                if tape is not None and len(tape):
+                    yield f"{pid} ({name}) {stage}:"
+                    yield from (f"  {line}" for line in tape.entries())
+
+
+def clone_arguments(pid: int, flags: int, exit_signal: int) -> tuple[bytes, bytes]:
+    """Build the struct clone_args that asks for one process id, and the set_tid array behind its pointer."""
+    return _CLONE_ARGS.pack(flags, 0, 0, 0, exit_signal, 0, 0, 0, 0, 1, 0), pid.to_bytes(8, "little")
+
+
+def add_clone(tape: Tape, pid: int, flags: int, exit_signal: int) -> None:
+    """Add a clone3 entry that makes task ``pid``."""
+    fixed, set_tid = clone_arguments(pid, flags, 0 if flags & _CLONE_PARENT else exit_signal)
+    arguments = tape.block(fixed)
+    tape.point(arguments, 8 * 8, tape.block(set_tid))
+    tape.clone3(arguments, _CLONE_ARGS.size)
+
+
+def parked(sizes: dict[str, int], layout: Layout) -> dict[str, Span]:
+    """Say where vvar and vdso lie while they are parked, from their sizes."""
+    at, spans = layout.parking, {}
+    for name in _SPECIAL_ORDER:
+        if name in sizes:
+            spans[name] = Span(at, at + sizes[name])
+            at += sizes[name]
+    return spans
+
+
+class Compiler:
+    """Turns a snapshot into a plan."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        layout: Layout,
+        baseline: Baseline,
+        backings: Backings,
+        place_files: Callable[[Tape, Process], None],
+        special_sizes: dict[str, int],
+    ) -> None:
+        self._snapshot = snapshot
+        self._layout = layout
+        self._baseline = baseline
+        self._backings = backings
+        self._place_files = place_files
+        self._blank = parked(special_sizes, layout)
+        self._memories = {m.id: m for m in snapshot.memories}
+        self._filesystems = {f.id: f for f in snapshot.filesystems}
+        self._actions = {a.id: a for a in snapshot.signal_actions}
+        self._tapes: dict[Pid, ProcessTapes] = {}
+
+    def compile(self) -> Plan:
+        """Compile every tape."""
+        tree = plan_tree(self._snapshot.processes, self._shares_pages)
+        for node in tree.nodes:
+            self._grow(node)
+        for node in tree.nodes:
+            self._later(node)
+        return Plan(self._snapshot, self._layout, tree, self._tapes)
+
+    def _memory(self, process: Process) -> AddressSpace | None:
+        return self._memories[process.state.memory] if process.state else None
+
+    def _shares_pages(self, child: Process, parent: Process) -> bool:
+        a, b = self._memory(child), self._memory(parent)
+        return bool(a and b and a is not b and shared_ranges(a.vmas, b.vmas))
+
+    def _inherited(self, node: Node) -> Inherited:
+        creator = node.creator
+        blank = Inherited((), self._blank, self._layout.keep_out, self._layout.parking, -1, None)
+        if creator is None or (creator.process is None and not creator.is_stand_in):
+            return blank
+        memory = self._memory(creator.process) if creator.process else None
+        if memory is None or not self._memory_before(creator, node):
+            return self._inherited(creator)
+        special = {v.backing: Span(v.start, v.end) for v in memory.vmas if v.backing in _SPECIAL_ORDER}
+        return Inherited(
+            memory.vmas, special, self._layout.keep_out, self._layout.parking, memory.executable, memory
+        )
+
+    def _memory_before(self, creator: Node, node: Node) -> bool:
+        for step in self._steps(creator):
+            if step == "memory":
+                return True
+            if step is node:
+                return False
+        raise AssertionError("a node is not among the births of its creator")
+
+    def _steps(self, node: Node) -> Iterator[Node | str]:
+        """Order a process's births, its setsid and its memory; the memory comes as late as it may."""
+        done = False
+        for births in (node.before_setsid, node.after_setsid):
+            if births is node.after_setsid and node.makes_session:
+                yield "session"
+            yield from (birth for birth in births if birth.pid not in node.inherits)
+            inheritors = [birth for birth in births if birth.pid in node.inherits]
+            if inheritors and not done:
+                done = True
+                yield "memory"
+            yield from inheritors
+        if not done:
+            yield "memory"
+
+    def _grow(self, node: Node) -> None:
+        process = node.process
+        tape = Tape(f"{node.pid}: grow")
+        tapes = ProcessTapes(node, tape)
+        self._tapes[node.pid] = tapes
+        if node.makes_group:
+            tape.setpgid(0, 0)
+        if process and process.state and process.state.attributes.child_subreaper:
+            tape.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        for step in self._steps(node):
+            if step == "session":
+                tape.setsid()
+            elif isinstance(step, Node):
+                exit_signal = step.process.exit_signal if step.process else _SIGCHLD
+                add_clone(tape, step.pid, step.flags, exit_signal)
+                tapes.births.append(step)
+            elif process and process.state and not node.flags & 0x100:
+                memory = self._memories[process.state.memory]
+                rebuild_memory(tape, memory, self._inherited(node), self._backings)
+
+    def _later(self, node: Node) -> None:
+        tapes = self._tapes[node.pid]
+        if node.joins_group is not None:
+            tapes.join = Tape(f"{node.pid}: join a group")
+            tapes.join.setpgid(0, node.joins_group)
+        if node.is_stand_in:
+            tapes.end = Tape(f"{node.pid}: end")
+            tapes.end.ends_task = True
+            tapes.end.exit_group(0)
+            assert node.creator is not None
+            parent = self._tapes[node.creator.pid]
+            parent.reap = parent.reap or Tape(f"{node.creator.pid}: reap")
+            parent.reap.wait4(node.pid, 0, _WALL, 0)
+        elif node.is_zombie:
+            assert node.process is not None
+            tapes.end = _end_as(node.process)
+        elif node.process and node.process.state:
+            self._dress(tapes, node, node.process)
+
+    def _dress(self, tapes: ProcessTapes, node: Node, process: Process) -> None:
+        state = process.state
+        assert state is not None
+        base = self._baseline
+        tape = Tape(f"{process.pid}: dress")
+        tapes.dress = tape
+        leader = process.threads[0]
+        if not node.flags & 0x400:
+            self._place_files(tape, process)
+        if not node.flags & 0x200:
+            tell_filesystem(tape, self._filesystems[state.filesystem], base.filesystem)
+        if not node.flags & 0x800:
+            signals.tell_actions(tape, self._actions[state.signal_actions].actions, [])
+        for thread in process.threads[1:]:
+            add_clone(tape, thread.tid, _THREAD_FLAGS, 0)
+            tapes.threads.append((thread, self._dress_thread(process, thread)))
+        signals.tell_no_child_signal(tape)
+        timers.tell_posix_timers(tape, process.pid, state.posix_timers)
+        limits.tell_limits(tape, state.limits, base.limits)
+        self._thread_state(tape, process, leader)
+        changed = leader.credentials != base.credentials
+        attributes.tell_process(tape, state.attributes, credentials_changed=changed)
+        signals.tell_pending(tape, process.pid, None, state.pending)
+        timers.tell_interval_timers(tape, state.interval_timers)
+
+    def _dress_thread(self, process: Process, thread: Thread) -> Tape:
+        assert process.state is not None
+        tape = Tape(f"{process.pid}/{thread.tid}: dress")
+        self._thread_state(tape, process, thread)
+        if thread.credentials != self._baseline.credentials and process.state.attributes.dumpable == 1:
+            tape.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
+        return tape
+
+    def _thread_state(self, tape: Tape, process: Process, thread: Thread) -> None:
+        base = self._baseline
+        attributes.tell_name(tape, thread.attributes.name)
+        attributes.tell_thread_before_credentials(tape, thread.attributes, base.attributes)
+        scheduling.tell_scheduling(tape, thread.scheduling, base.scheduling)
+        userspace.tell_addresses(tape, thread.addresses)
+        credentials.tell_credentials(tape, thread.credentials, base.credentials)
+        attributes.tell_thread_after_credentials(tape, thread.attributes)
+        signals.tell_pending(tape, process.pid, Tid(thread.tid), thread.pending)
+
+
+def _end_as(process: Process) -> Tape:
+    """Write the tape that ends a process with its recorded wait status."""
+    tape = Tape(f"{process.pid}: end as a zombie")
+    tape.ends_task = True
+    number = process.exit_status & 0x7F
+    attributes.tell_name(tape, process.name.encode())
+    if not number:
+        tape.exit_group(process.exit_status >> 8)
+        return tape
+    tape.prlimit64(0, _RLIMIT_CORE, bytes(16), 0)
+    tape.rt_sigprocmask(_SIG_UNBLOCK, (1 << number - 1).to_bytes(8, "little"), 0, 8)
+    tape.kill(process.pid, number)
+    return tape
+

@@ -1,0 +1,123 @@
+"""What a restored job stands in: its namespaces and its cgroup."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from orchestrator.ids import HostPid
+from orchestrator.kinds.files.kind import Depot
+from orchestrator.snapshot import Clocks
+from orchestrator.kinds.task.process import Process
+from orchestrator.linux.nsfs import CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWTIME
+from orchestrator.namespaces.registry import NAMESPACE_KINDS
+from orchestrator.namespaces.time import TimeNamespace, offsets
+from orchestrator.restore.play import Actor, Stage
+from orchestrator.restore.tree import Node
+from orchestrator.tape.build import Tape
+
+_NSEC = 1_000_000_000
+
+
+class Surroundings:
+    """Decides which namespaces are new, and does from outside what tapes cannot do."""
+
+    def __init__(
+        self,
+        namespaces: Sequence[Any],
+        clocks: Clocks,
+        *,
+        new: frozenset[str],
+        host_pids: bool,
+        cgroup: str | None,
+        seed_cgroup: str | None,
+        oom_score_adj: int,
+    ) -> None:
+        self._records = {namespace.kind: namespace for namespace in namespaces}
+        self._clocks = clocks
+        self._cgroup = cgroup
+        self._seed_cgroup = seed_cgroup
+        self._oom = oom_score_adj
+        private = {kind for kind, namespace in self._records.items() if namespace.private}
+        self.new = (private | new | {"time"}) - {"cgroup"}
+        if host_pids:
+            self.new -= {"pid"}
+        else:
+            self.new |= {"pid", "mnt"}
+        self.new_pid_namespace = "pid" in self.new
+        self.flags = 0
+        for kind in self.new:
+            self.flags |= NAMESPACE_KINDS[kind].clone_flag
+        self.flags &= ~CLONE_NEWTIME
+        assert not self.new_pid_namespace or self.flags & (CLONE_NEWPID | CLONE_NEWNS)
+
+    def before_seed(self) -> None:
+        """Nothing yet; a place to fail before anything exists."""
+
+    def place_seed(self, pid: HostPid) -> None:
+        """Put the seed, and so process 1, into a cgroup that is not the job's."""
+        if self._seed_cgroup:
+            _attach(self._seed_cgroup, pid)
+
+    def clone_tape(self, stage: Stage, seed: Actor) -> Tape:
+        """Return the tape to which the clone of process 1 is added; makes the time namespace."""
+        if "time" in self.new:
+            tape = Tape("seed: new time namespace")
+            tape.unshare(CLONE_NEWTIME)
+            stage.play(seed, tape)
+            record = TimeNamespace(monotonic_ns=self._clocks.monotonic, boottime_ns=self._clocks.boottime)
+            text = offsets(record, time.clock_gettime_ns(time.CLOCK_MONOTONIC), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+            fd = os.open(f"/proc/{seed.tracee.tid}/timens_offsets", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(fd, text)
+            finally:
+                os.close(fd)
+        return Tape("seed: clone process 1")
+
+    def before_depot(self, depot: Depot) -> None:
+        """Nothing yet."""
+
+    def inside(self, stage: Stage, first: Actor, depot: Tape) -> None:
+        """Rebuild the namespaces in process 1, then open everything."""
+        host = HostPid(first.tracee.tid)
+        for kind, handler in NAMESPACE_KINDS.items():
+            if kind not in self.new:
+                continue
+            record = self._records.get(kind)
+            body = record.body if record is not None and record.private else None
+            tape = Tape(f"process 1: {kind} namespace")
+            if handler.fresh is not None and (body is None or kind == "mnt"):
+                handler.fresh(tape)
+            if body is not None and handler.rebuild is not None:
+                handler.rebuild(body, tape)
+            if len(tape):
+                stage.play(first, tape)
+            if body is not None and handler.outside is not None:
+                handler.outside(body, host)
+        stage.play(first, depot)
+
+    def born(self, node: Node, host: HostPid) -> None:
+        """Put a root of the job into the job's cgroup; its children follow by birth."""
+        if self._cgroup and node.process is not None and (node.creator is None or node.creator.process is None):
+            _attach(self._cgroup, host)
+
+    def settle(self, process: Process, host: HostPid) -> None:
+        """Set from outside what a task cannot set itself, or not with the credentials it has by now."""
+        assert process.state is not None
+        if process.state.cgroup and self._cgroup:
+            directory = os.path.join(self._cgroup, process.state.cgroup)
+            os.makedirs(directory, exist_ok=True)
+            _attach(directory, host)
+        if process.state.oom_score_adj != self._oom:
+            with open(f"/proc/{host}/oom_score_adj", "w", encoding="ascii") as file:
+                file.write(str(process.state.oom_score_adj))
+
+
+def _attach(directory: str, pid: HostPid) -> None:
+    fd = os.open(os.path.join(directory, "cgroup.procs"), os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, str(pid).encode())
+    finally:
+        os.close(fd)
