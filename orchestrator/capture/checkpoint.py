@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import msgspec
 
@@ -20,11 +21,12 @@ from orchestrator.image.codec import encode_records
 from orchestrator.image.writer import ImageWriter
 from orchestrator.kinds.files.kind import FileTable
 from orchestrator.kinds.files.leak import Holder, outside_holders, report_leaks
+from orchestrator.kinds.files.registry import FileObject
 from orchestrator.kinds.files.table import FileCollector
 from orchestrator.kinds.memory.capture import Mappers
 from orchestrator.kinds.memory.record import PageRun
 from orchestrator.kinds.memory.shared import shared_object
-from orchestrator.kinds.memory.sysv import SegmentMapper
+from orchestrator.kinds.memory.sysv import SegmentMapper, SysvSegment
 from orchestrator.snapshot import Machine, Snapshot
 from orchestrator.kinds.scope import Scope
 from orchestrator.linux import vdso
@@ -207,7 +209,7 @@ def _describe(
             memories=capture.memories,
             file_tables=capture.file_tables,
             files=files.files,
-            objects=scope.objects,
+            objects=cast("list[FileObject | SysvSegment]", scope.objects),
             filesystems=capture.filesystems,
             signal_actions=capture.signal_actions,
             page_bytes=scope.layout.length,

@@ -142,19 +142,19 @@ def set_regset(tid: int, kind: int, raw: bytes) -> None:
 def get_sigmask(tid: int) -> int:
     """Return the blocked signals, bit N-1 for signal N."""
     _request(PTRACE_GETSIGMASK, tid, 8, _buffer_address)
-    return int.from_bytes(_buffer[:8], "little")
+    return int.from_bytes(ctypes.string_at(_buffer_address, 8), "little")
 
 
 def set_sigmask(tid: int, mask: int) -> None:
     """Set the blocked signals, bit N-1 for signal N."""
-    _buffer[:8] = mask.to_bytes(8, "little")
+    ctypes.memmove(_buffer_address, mask.to_bytes(8, "little"), 8)
     _request(PTRACE_SETSIGMASK, tid, 8, _buffer_address)
 
 
 def get_siginfo(tid: int) -> bytes:
     """Return the siginfo of the signal that the task is stopped at (128 bytes)."""
     _request(PTRACE_GETSIGINFO, tid, 0, _buffer_address)
-    return _buffer[:SIGINFO_SIZE]
+    return ctypes.string_at(_buffer_address, SIGINFO_SIZE)
 
 
 def set_siginfo(tid: int, raw: bytes) -> None:
@@ -172,7 +172,7 @@ def peek_signals(tid: int, *, shared: bool) -> list[bytes]:
         count = _request(
             PTRACE_PEEKSIGINFO, tid, ctypes.addressof(ctypes.create_string_buffer(arguments, 16)), _buffer_address
         )
-        queue += [_buffer[i * SIGINFO_SIZE : (i + 1) * SIGINFO_SIZE] for i in range(count)]
+        queue += [ctypes.string_at(_buffer_address + i * SIGINFO_SIZE, SIGINFO_SIZE) for i in range(count)]
         if count < batch:
             return queue
 

@@ -9,14 +9,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from orchestrator.errors import CannotHonour, PidTaken, RebuildFailed
+from orchestrator.errors import CannotHonour, RebuildFailed
 from orchestrator.ids import DepotFd, HostPid, HostTid, ObjectId, Pid, Tid
 from orchestrator.image.reader import ImageFile
 from orchestrator.kinds.files.depot import depot_base, first_holders, lock_table, place_table, rebuild_depot, settle_table
 from orchestrator.kinds.files.kind import Depot
-from orchestrator.kinds.memory.rebuild import Backings, Span
+from orchestrator.kinds.memory.rebuild import Backings
 from orchestrator.kinds.memory.shared import open_shared, seal_shared
-from orchestrator.kinds.memory.sysv import attach_vma, ensure_segment, finish_segment, segments_of
+from orchestrator.kinds.memory.sysv import SysvSegment, attach_vma, ensure_segment, finish_segment, segments_of
 from orchestrator.snapshot import Snapshot
 from orchestrator.kinds.task import registers
 from orchestrator.kinds.task.process import Process, Thread
@@ -114,13 +114,13 @@ class Restore:
         for of in sorted(segments):
             existing = () if "ipc" in self._surroundings.new else segments_of(HostPid(os.getpid()))
             ensure_segment(of, depot, existing)
-            finish_segment(self._snapshot.objects[of], self._seals)
+            finish_segment(self._segment(of), self._seals)
         backings = Backings(
             image_fd,
             self._image.pages_offset,
             lambda of: depot.slot(ObjectId(of)),
             lambda of: objects[ObjectId(of)],
-            lambda of, vma, tape: attach_vma(self._snapshot.objects[of], vma, tape),
+            lambda of, vma, tape: attach_vma(self._segment(of), vma, tape),
         )
         tables = {table.id: table for table in self._snapshot.file_tables}
         first = first_holders(self._snapshot.file_tables)
@@ -138,6 +138,11 @@ class Restore:
         )
         seal_shared(depot, self._seals)
         return compiler.compile(), depot_tape
+
+    def _segment(self, of: int) -> SysvSegment:
+        record = self._snapshot.objects[of]
+        assert isinstance(record, SysvSegment)
+        return record
 
     def run(self) -> Restored:
         """Rebuild the job and let it run. Leaves nothing behind on failure."""
@@ -365,18 +370,3 @@ def special_sizes(snapshot: Snapshot) -> dict[str, int]:
             if vma.backing in ("vvar", "vvar_vclock", "vdso"):
                 sizes[vma.backing] = vma.end - vma.start
     return sizes
-
-
-def check_pids(snapshot: Snapshot) -> None:
-    """Raise PidTaken if the PIDs must be those of the host and one is in use."""
-    for process in snapshot.processes:
-        for tid in [process.pid, *(thread.tid for thread in process.threads)]:
-            if os.path.exists(f"/proc/{tid}"):
-                with open(f"/proc/{tid}/comm", encoding="utf-8", errors="replace") as comm:
-                    name = comm.read().strip()
-                raise PidTaken(
-                    f"process id {tid} is taken by {name}", hint="restore into a new PID namespace, which is the default"
-                )
-
-
-__all__ = ["Restore", "Restored", "Span", "check_pids"]

@@ -1,0 +1,79 @@
+"""Say no before anything exists: what of an image cannot come back on this machine, right now."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from orchestrator.errors import CannotHonour, PidTaken
+from orchestrator.kinds.files.depot import check_files
+from orchestrator.kinds.files.external import External
+from orchestrator.kinds.memory.sysv import SysvSegment, check_segment
+from orchestrator.kinds.task.filesystem import check_filesystem
+from orchestrator.linux import vdso
+from orchestrator.linux.procfs import read_file
+from orchestrator.linux.xstate import own_xstate_bytes
+from orchestrator.namespaces.registry import NAMESPACE_KINDS
+from orchestrator.snapshot import Snapshot
+
+
+def check(snapshot: Snapshot, *, new: frozenset[str], host_pids: bool, inherited: Mapping[str, int]) -> None:
+    """Raise the RestoreError that a restore would run into."""
+    _check_machine(snapshot)
+    if host_pids:
+        check_pids(snapshot)
+    private = {namespace.kind for namespace in snapshot.namespaces if namespace.private}
+    for namespace in snapshot.namespaces:
+        check_kind = NAMESPACE_KINDS[namespace.kind].check
+        if namespace.private and check_kind is not None and namespace.body is not None:
+            check_kind(namespace.body)
+    check_files(snapshot.files)
+    for context in snapshot.filesystems:
+        check_filesystem(context)
+    if "ipc" not in private | new:
+        for record in snapshot.objects:
+            if isinstance(record, SysvSegment):
+                check_segment(record)
+    _check_externals(snapshot, inherited)
+
+
+def _check_machine(snapshot: Snapshot) -> None:
+    machine = snapshot.machine
+    if machine.vdso != vdso.digest():
+        raise CannotHonour(
+            f"the image was made on kernel {machine.kernel}, whose vDSO is not that of {os.uname().release}",
+            hint="restore under the same kernel",
+        )
+    if machine.xstate_bytes > own_xstate_bytes():
+        raise CannotHonour(
+            f"the image holds {machine.xstate_bytes} bytes of extended registers a thread, this processor has "
+            f"{own_xstate_bytes()}",
+            hint="restore on a processor with the same or more features",
+        )
+
+
+def check_pids(snapshot: Snapshot) -> None:
+    """Raise PidTaken if the PIDs must be those of the host and one is in use."""
+    for process in snapshot.processes:
+        for tid in [process.pid, *(thread.tid for thread in process.threads)]:
+            try:
+                name = read_file(f"/proc/{tid}/comm").decode(errors="replace").strip()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            raise PidTaken(
+                f"process id {tid} is taken by {name}", hint="restore into a new PID namespace, which is the default"
+            )
+
+
+def _check_externals(snapshot: Snapshot, inherited: Mapping[str, int]) -> None:
+    wanted = {file.body.key for file in snapshot.files if isinstance(file.body, External)}
+    for key in sorted(wanted - inherited.keys()):
+        raise CannotHonour(
+            f"the job had {key} from outside, and nothing takes its place",
+            hint=f"give it a descriptor of orch: --inherit '{key}=3' 3<>FILE",
+        )
+    unused = sorted(key for key in inherited.keys() - wanted if not key.startswith("stdio["))
+    if unused:
+        raise CannotHonour(
+            f"--inherit {unused[0]} matches nothing in the image", hint="'orch show' lists the outside resources"
+        )
