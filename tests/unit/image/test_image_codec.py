@@ -13,6 +13,8 @@ from orchestrator.errors import ImageCorrupt, ImageVersion
 from orchestrator.image.codec import decode_records, encode_records
 from orchestrator.image.reader import ImageFile
 
+pytest_plugins = ["image_fixtures"]
+
 
 class Pipe(msgspec.Struct, tag="pipe", frozen=True, forbid_unknown_fields=True):
     content: bytes

@@ -27,6 +27,8 @@ from orchestrator.image.header import Header
 from orchestrator.image.reader import ImageFile
 from orchestrator.image.verify import verify
 
+pytest_plugins = ["image_fixtures"]
+
 HEADER_FIELDS = {
     "format version": (8, 4),
     "header size": (12, 4),

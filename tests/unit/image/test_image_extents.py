@@ -12,6 +12,8 @@ from orchestrator.errors import ImageCorrupt
 from orchestrator.image.checksums import TABLE_MAGIC, block_checksums, checksum_extents, parse_table, table_bytes
 from orchestrator.image.extents import PageLayout
 
+pytest_plugins = ["image_fixtures"]
+
 
 @given(st.lists(st.integers(0, 1 << 40), max_size=30), st.sampled_from([4096, 65536]))
 def test_extents_are_aligned_and_do_not_overlap(sizes: list[int], page_size: int) -> None:

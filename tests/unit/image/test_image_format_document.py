@@ -10,6 +10,8 @@ import pytest
 import xxhash
 from image_samples import MACHINE, METADATA, PAGE_SIZE, PAGES, Sample, write_sample
 
+pytest_plugins = ["image_fixtures"]
+
 DOCUMENT = Path(__file__).parents[3] / "docs" / "image-format.md"
 ROW = re.compile(r"\| *(\d+) \| *(\d+) \| *(\w+) *\| *([\w ]+?) *\|")
 

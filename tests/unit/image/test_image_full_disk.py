@@ -17,6 +17,8 @@ from orchestrator.errors import ImageWriteFailed
 from orchestrator.image.preallocate import preallocate
 from orchestrator.image.writer import ImageWriter
 
+pytest_plugins = ["image_fixtures"]
+
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:

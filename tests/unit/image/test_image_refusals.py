@@ -17,6 +17,8 @@ from image_samples import MACHINE, METADATA, PAGE_SIZE, Sample, read_everything,
 from orchestrator.errors import ImageArchitecture, ImageError, ImageMissing, ImageTruncated, NotAnImage, NotPermitted
 from orchestrator.image.reader import ImageFile
 
+pytest_plugins = ["image_fixtures"]
+
 
 def test_missing(target: Path) -> None:
     with pytest.raises(ImageMissing, match=str(target)):

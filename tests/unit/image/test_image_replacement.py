@@ -18,6 +18,8 @@ from orchestrator.errors import ImageWriteFailed
 from orchestrator.image.replacement import Replacement
 from orchestrator.image.writer import ImageWriter
 
+pytest_plugins = ["image_fixtures"]
+
 
 def _writer(path: Path | str) -> ImageWriter:
     return ImageWriter(path, architecture=MACHINE, page_size=PAGE_SIZE)

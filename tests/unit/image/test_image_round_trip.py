@@ -19,6 +19,8 @@ from orchestrator.image.reader import ImageFile
 from orchestrator.image.verify import verify
 from orchestrator.image.writer import ImageWriter
 
+pytest_plugins = ["image_fixtures"]
+
 
 @pytest.mark.parametrize("checksums", [True, False])
 @pytest.mark.parametrize("page_count", [0, 1, 5])
