@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from orchestrator.ids import Pid
 from orchestrator.kinds.files.kind import FileTable
-from orchestrator.kinds.files.registry import FileObject, FileRecord
 from orchestrator.kinds.memory.record import AddressSpace
-from orchestrator.kinds.memory.sysv import SysvSegment
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.task.filesystem import FilesystemContext
 from orchestrator.kinds.task.process import Process
 from orchestrator.kinds.task.signals import SignalActions
-
-from orchestrator.namespaces.registry import AnyNamespace
 
 
 class Machine(Record, frozen=True):
@@ -35,7 +33,9 @@ class Clocks(Record, frozen=True):
 
 
 class Snapshot(Record, frozen=True):
-    """A job at one moment."""
+    """A job at one moment. What differs in kind (namespaces, files, objects) is plain data here; see
+    :class:`orchestrator.restore.decoded.KnownSnapshot`.
+    """
 
     orch: str
     """The version that wrote it."""
@@ -44,13 +44,13 @@ class Snapshot(Record, frozen=True):
     """The process whose end is the job's end."""
     machine: Machine
     clocks: Clocks
-    namespaces: list[AnyNamespace]
+    namespaces: list[Any]
     processes: list[Process]
     """Parents before children."""
     memories: list[AddressSpace]
     file_tables: list[FileTable]
-    files: list[FileRecord]
-    objects: list[FileObject | SysvSegment]
+    files: list[Any]
+    objects: list[Any]
     filesystems: list[FilesystemContext]
     signal_actions: list[SignalActions]
     page_bytes: int

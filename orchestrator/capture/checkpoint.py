@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 import msgspec
 
@@ -21,17 +20,15 @@ from orchestrator.image.codec import encode_records
 from orchestrator.image.writer import ImageWriter
 from orchestrator.kinds.files.kind import FileTable
 from orchestrator.kinds.files.leak import Holder, outside_holders, report_leaks
-from orchestrator.kinds.files.registry import FileObject
 from orchestrator.kinds.files.table import FileCollector
 from orchestrator.kinds.memory.capture import Mappers
 from orchestrator.kinds.memory.record import PageRun
 from orchestrator.kinds.memory.shared import shared_object
-from orchestrator.kinds.memory.sysv import SegmentMapper, SysvSegment
+from orchestrator.kinds.memory.sysv import SegmentMapper
 from orchestrator.snapshot import Machine, Snapshot
 from orchestrator.kinds.scope import Scope
 from orchestrator.linux import vdso
 from orchestrator.linux.arch import x86_64 as arch
-from orchestrator.namespaces.registry import AnyNamespace
 from orchestrator.namespaces.survey import survey
 from orchestrator.tape.build import TapeError
 from orchestrator.tape.tracee import TaskGone
@@ -204,12 +201,12 @@ def _describe(
                 arch.MACHINE, os.uname().release, vdso.digest(), _xstate_bytes(job), os.uname().nodename
             ),
             clocks=capture.clocks,
-            namespaces=[AnyNamespace(n.kind, n.private, n.body) for n in namespaces],
+            namespaces=namespaces,
             processes=capture.processes,
             memories=capture.memories,
             file_tables=capture.file_tables,
             files=files.files,
-            objects=cast("list[FileObject | SysvSegment]", scope.objects),
+            objects=scope.objects,
             filesystems=capture.filesystems,
             signal_actions=capture.signal_actions,
             page_bytes=scope.layout.length,
