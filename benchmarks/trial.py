@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from pathlib import Path
 from benchmarks import cgroup
 from benchmarks.cases import Case, Samples
 from benchmarks.engines import Engine
-from benchmarks.processes import BenchmarkError, end_everything_below, reap
+from benchmarks.processes import BenchmarkError, end_everything_below, reap, run_command
 from benchmarks.workload import Job, prove, start
 
 
@@ -65,7 +66,7 @@ class Trials:
             samples = engine.checkpoint(job, directory, kill=False)
             samples["gap_us"] = prove(job, job.pid)
             reap()
-            os.sync()
+            self._settle(case)
             root, restored = engine.restore(directory)
             prove(job, root)
             reap()
@@ -77,6 +78,12 @@ class Trials:
             samples["kill_wall_us"] = killed["checkpoint_wall_us"]
         return samples
 
+    def _settle(self, case: Case) -> None:
+        """Write back what earlier steps left dirty, and have memory at hand, so that no step pays for another."""
+        os.sync()
+        mib = case.size * 5 // 4 if case.kind == "mem" else 0
+        run_command([sys.executable, "-m", "benchmarks.warm", str(mib)], self.directory / "warm.log")
+
     @contextmanager
     def _job(self, case: Case) -> Iterator[tuple[Job, Path]]:
         """Start a job with a directory for its image; afterwards nothing of either is left."""
@@ -84,8 +91,7 @@ class Trials:
             home = Path(tempfile.mkdtemp(prefix="job-", dir=self.cgroups))
             try:
                 job = start(self.command, case, Path(name), home)
-                # Dirty pages of an earlier image would be written back at the cost of this one.
-                os.sync()
+                self._settle(case)
                 yield job, Path(name)
             finally:
                 end_everything_below()
