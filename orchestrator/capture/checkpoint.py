@@ -32,6 +32,7 @@ from orchestrator.linux.arch import x86_64 as arch
 from orchestrator.namespaces.survey import survey
 from orchestrator.tape.build import TapeError
 from orchestrator.tape.tracee import TaskGone
+from orchestrator.version import VERSION
 
 PAGE_SIZE = 4096
 FORMAT_ARCHITECTURE = arch.MACHINE
@@ -76,14 +77,23 @@ class Request:
     externals: frozenset[str] = frozenset()
     stdio: Mapping[tuple[int, int, int], int] = field(default_factory=dict)
     ghost_limit: int = 1 << 40
+    durable: bool = True
+    """Whether the image is on the disk when the checkpoint is done."""
+    checksums: bool = False
     progress: Callable[[str, int, int], None] | None = None
     """Called with (what, done bytes, all bytes) while pages are written."""
 
 
 def take(request: Request, writer: ImageWriter) -> Statistics:
-    """Capture a job into an image that the caller commits; the job runs again (or not) when this returns."""
+    """Capture a job into an image and commit it.
+
+    A job that goes on runs again before the image is on the disk; one that is to end or to stop is held
+    until its image is safe.
+    """
     statistics = Statistics()
+    started = time.monotonic_ns()
     holders = outside_holders(_inside(request))
+    vdso.digest()  # read here, so that nobody waits for it
     began = time.monotonic_ns()
     with _held(request) as job:
         statistics.freezing_us = _us(began)
@@ -98,18 +108,29 @@ def take(request: Request, writer: ImageWriter) -> Statistics:
                     copy_file(copy, writer.fd, pages_at)
             except OSError as error:
                 raise writer.failed(error) from error
+            except TapeError as error:
+                raise writer.failed(OSError(error.errno, os.strerror(error.errno))) from error
             statistics.memwrite_us = _us(writing)
         finally:
             scope.close()
-        if request.ending == "kill":
-            job.kill()
+        if request.ending == "run":
+            job.release()
+            statistics.frozen_us = _us(began)
         else:
-            job.release(stop=request.ending == "stop")
-    statistics.frozen_us = _us(began)
+            writer.commit(durable=request.durable, checksums=request.checksums)
+            statistics.frozen_us = _us(began)
+            if request.ending == "kill":
+                job.kill()
+            else:
+                job.release(stop=True)
+    if request.ending == "run":
+        writer.commit(durable=request.durable, checksums=request.checksums)
     statistics.processes = len(snapshot.processes)
     statistics.threads = sum(len(process.threads) for process in snapshot.processes)
     statistics.pages_written = snapshot.page_bytes // PAGE_SIZE
     statistics.metadata_bytes = len(metadata)
+    statistics.image_bytes = os.stat(writer.path).st_size
+    statistics.total_us = _us(started)
     return statistics
 
 
@@ -194,7 +215,7 @@ def _describe(
         scope.blockers.raise_if_any()
         root = _root(request, job)
         snapshot = Snapshot(
-            orch=_version(),
+            orch=VERSION,
             job=request.name,
             root=root,
             machine=Machine(
@@ -228,15 +249,6 @@ def _root(request: Request, job: HeldJob) -> Pid:
 
 def _xstate_bytes(job: HeldJob) -> int:
     return max(len(thread.xstate) for process in job.processes.values() for thread in process.threads)
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("orchestrator")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _write_pages(request: Request, capture: JobCapture, image_fd: int, pages_at: int) -> None:
