@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from socket_transplant import Holders, blockers, capture, check, object_of, only_file, rebuilt
 
+from harness.socket_transplant import Holders, blockers, capture, check, object_of, only_file, rebuilt
 from orchestrator.errors import ResourceTaken
 
 UNIX, STREAM, DGRAM, SEQPACKET = socket.AF_UNIX, socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET
@@ -196,7 +196,11 @@ def test_abstract_names(holders: Holders) -> None:
     client.bind(name + b"-client")
     client.connect(name)
     accepted, _ = server.accept()
-    image, _ = capture([holders.start({100: server, 101: accepted, 102: client})])
+    client2 = socket.socket(UNIX, SEQPACKET)
+    client2.connect(name)
+    accepted2, _ = server.accept()
+    image, _ = capture([holders.start({100: server, 101: accepted, 102: client, 103: client2, 104: accepted2})])
+    close(client2, accepted2)
     with pytest.raises(ResourceTaken, match=r"orch-test-.* is taken by process"):
         check(image)
     close(server, accepted, client)
@@ -207,6 +211,7 @@ def test_abstract_names(holders: Holders) -> None:
         assert table[101].getpeername() == name + b"-client"
         table[101].send(b"x")
         assert table[102].recv(1) == b"x"
+        assert table[103].getpeername() == table[104].getsockname() == name
 
 
 def test_listener_takes_its_file_back(holders: Holders, tmp_path: Path) -> None:

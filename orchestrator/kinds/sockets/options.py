@@ -242,6 +242,14 @@ def write_buffers(tape: Tape, fd: int, options: SocketOptions) -> None:
         set_int(tape, fd, SOL_SOCKET, SO_BUF_LOCK, options.buffer_locks)
 
 
+def write_dress(tape: Tape, fd: int, options: SocketOptions, owner: tuple[int, int]) -> None:
+    """Set buffers, options and the uid and gid of the socket itself."""
+    write_buffers(tape, fd, options)
+    write_options(tape, fd, options)
+    if owner != (0, 0):
+        tape.fchown(fd, *owner)
+
+
 def has_filter(sock: socket.socket) -> bool:
     """Whether a BPF program filters what the socket receives. See socket(7), SO_ATTACH_FILTER."""
     import ctypes

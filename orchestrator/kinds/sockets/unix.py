@@ -11,10 +11,11 @@ from orchestrator.errors import FileMissing, ResourceTaken
 from orchestrator.kinds.files.kind import FdView, FileKind, OpenFile
 from orchestrator.kinds.sockets.borrow import is_socket
 from orchestrator.kinds.sockets.holders import socket_holders
+from orchestrator.kinds.sockets.unix_alone import connect_alone, rebuild_alone, settle_alone
 from orchestrator.kinds.sockets.unix_capture import capture_unix
 from orchestrator.kinds.sockets.unix_name import UnixName
-from orchestrator.kinds.sockets.unix_rebuild import connect_unix, rebuild_unix, settle_unix
-from orchestrator.kinds.sockets.unix_records import UnixFile, UnixPair, UnixSocket
+from orchestrator.kinds.sockets.unix_pair import connect_pair, rebuild_pair
+from orchestrator.kinds.sockets.unix_records import UnixAlone, UnixPair, UnixPairEnd, UnixSocket
 from orchestrator.linux import sockdiag
 
 
@@ -24,12 +25,12 @@ def _recognise(view: FdView) -> bool:
 
 def check_unix(file: OpenFile) -> None:
     """Raise ResourceTaken if the name that a socket will bind belongs to somebody else."""
-    body: UnixFile = file.body
+    body: UnixAlone = file.body
     name = body.claims
     if name is None:
         return
     if name.address.startswith(b"\0"):
-        if _answers(name.address):
+        if _bound(name.address, body.style):
             raise ResourceTaken(
                 f"the abstract socket name {name.shown} is taken{_holder(name)}",
                 hint="end that process, or restore into a network namespace of its own (--new net)",
@@ -54,8 +55,20 @@ def check_unix(file: OpenFile) -> None:
         )
 
 
+def _bound(address: bytes, style: int) -> bool:
+    """Whether an abstract name is taken; sockets of other types do not count."""
+    with socket.socket(socket.AF_UNIX, style | socket.SOCK_CLOEXEC) as probe:
+        try:
+            probe.bind(address)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return True
+            raise
+    return False
+
+
 def _answers(address: bytes) -> bool:
-    """Whether a socket is bound to an address. A live one of another type is told by EPROTOTYPE, undisturbed."""
+    """Whether a socket is bound to a file. A live one of another type is told by EPROTOTYPE, undisturbed."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
         try:
             probe.connect(address)
@@ -73,14 +86,24 @@ def _holder(name: UnixName) -> str:
     return ""
 
 
-UNIX = FileKind(
-    "Unix socket",
-    UnixFile,
+UNIX_PAIR = FileKind(
+    "connected Unix socket",
+    UnixPairEnd,
     _recognise,
     capture_unix,
-    rebuild_unix,
-    settle=settle_unix,
-    connect=connect_unix,
-    objects=(UnixPair, UnixSocket),
+    rebuild_pair,
+    connect=connect_pair,
+    objects=(UnixPair,),
+)
+UNIX_ALONE = FileKind(
+    "Unix socket",
+    UnixAlone,
+    lambda _view: False,  # its records come from capture_unix() too
+    capture_unix,
+    rebuild_alone,
+    settle=settle_alone,
+    connect=connect_alone,
+    objects=(UnixSocket,),
     check=check_unix,
+    order=1,  # pairs borrow the names of listeners while they are made
 )

@@ -18,11 +18,11 @@ from orchestrator.kinds.sockets.options import capture_options, has_filter
 from orchestrator.kinds.sockets.refused import Refused
 from orchestrator.kinds.sockets.unix_name import capture_name, own_address, peer_address, shown_address
 from orchestrator.kinds.sockets.unix_queue import Message, job_credentials, peek_queue
-from orchestrator.kinds.sockets.unix_records import UnixEnd, UnixFile, UnixPair, UnixSocket
+from orchestrator.kinds.sockets.unix_records import UnixAlone, UnixEnd, UnixPair, UnixPairEnd, UnixSocket
 from orchestrator.linux.sockdiag import TCP_ESTABLISHED, TCP_LISTEN, UnixDiag
 
 
-def capture_unix(view: FdView, scope: Scope) -> UnixFile | None:
+def capture_unix(view: FdView, scope: Scope) -> UnixPairEnd | UnixAlone | None:
     """Record a Unix socket of a held process."""
     census = Census.of(scope, view.pid)
     diag = census.unix.get(view.stat.st_ino)
@@ -54,7 +54,7 @@ class _Capture:
         self.scope = scope
         self.census = census
 
-    def record(self) -> UnixFile:
+    def record(self) -> UnixPairEnd | UnixAlone:
         diag = self.diag
         if diag.state == TCP_LISTEN:
             return self._listener()
@@ -73,7 +73,7 @@ class _Capture:
         self.census.sockets[self.diag.ino] = captured
         return captured
 
-    def _pair(self) -> UnixFile:
+    def _pair(self) -> UnixPairEnd:
         diag, other = self.diag, self.diag.peer or 0
         error = poll_now(self.sock.fileno(), 0) & select.POLLERR
         if error and (other or diag.type == socket.SOCK_DGRAM):
@@ -100,9 +100,9 @@ class _Capture:
             self._captured(pair_id)
         _set_end(self.scope, pair_id, number, end)
         self._look_later(lambda queue: _set_end(self.scope, pair_id, number, msgspec.structs.replace(end, queue=queue)))
-        return UnixFile(pair_id, number)
+        return UnixPairEnd(pair_id, number)
 
-    def _alone(self, **more: object) -> UnixFile:
+    def _alone(self, **more: object) -> UnixAlone:
         status = self.view.stat
         record = UnixSocket(
             self.diag.ino,
@@ -118,9 +118,9 @@ class _Capture:
         self._captured(object_id)
         if self.diag.type == socket.SOCK_DGRAM:
             self._look_later(lambda queue: _change(self.scope, object_id, queue=queue))
-        return UnixFile(object_id, claims=record.name)
+        return UnixAlone(object_id, self.diag.type, record.name)
 
-    def _listener(self) -> UnixFile:
+    def _listener(self) -> UnixAlone:
         diag = self.diag
         if diag.rqueue != len(diag.icons) or 0 in diag.icons:
             raise Refused("clients connected to it and closed before they were accepted")
@@ -131,14 +131,14 @@ class _Capture:
             self.census.leaks.append(Leak(captured, diag.ino, client, lambda found: found is not None))
         return file
 
-    def _waiting(self) -> UnixFile:
+    def _waiting(self) -> UnixAlone:
         if unsent_bytes(self.sock.fileno()):
             raise Refused("it sent data over a connection that is not accepted yet, where nobody can look at it")
         file = self._alone()
         self._await_target(file, self.census.waiting[self.diag.ino], lambda: False)
         return file
 
-    def _datagram(self) -> UnixFile:
+    def _datagram(self) -> UnixPairEnd | UnixAlone:
         diag = self.diag
         peer = self.census.unix.get(diag.peer) if diag.peer else None
         address = peer_address(self.sock)
@@ -161,7 +161,7 @@ class _Capture:
         self._await_target(file, peer.ino, by_name)
         return file
 
-    def _await_target(self, file: UnixFile, target: int, otherwise: Callable[[], bool]) -> None:
+    def _await_target(self, file: UnixAlone, target: int, otherwise: Callable[[], bool]) -> None:
         """Put the target's object into the record once it is known."""
 
         def resolve(found: ObjectId | None) -> bool:

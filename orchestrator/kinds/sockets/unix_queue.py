@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import select
@@ -22,6 +23,7 @@ _SCM_PIDFD = 4
 _ucred = struct.Struct("=iII")
 _FIRST_BUFFER = 1 << 18
 _CONTROL = 1 << 12
+_NEVER_MAPPED = 4096  # the bytes from address 0 on that no process may map
 
 
 class Credentials(Record, frozen=True, array_like=True):
@@ -133,19 +135,21 @@ class _Look:
         return bool(poll_now(self._sock.fileno(), select.POLLRDHUP) & select.POLLRDHUP)
 
     def _bytes_before_descriptors(self, at: int, size: int) -> int:
-        """Find with which byte of a stream the descriptors come: what was written before is read along with it."""
-        if self._style != socket.SOCK_STREAM:
+        """Find with which byte of a stream the descriptors come: what was sent before is received along with it."""
+        if self._style != socket.SOCK_STREAM or size == 0:
             return 0
-        low, high = 0, size - 1  # the last byte has them
-        one = bytearray(1)
-        while low < high:
-            middle = (low + high) // 2
-            self._sock.setsockopt(SOL_SOCKET, _SO_PEEK_OFF, at + middle)
-            _, ancillary, _, _ = self._sock.recvmsg_into([one], _CONTROL, _PEEK)
-            descriptors = _received(ancillary)
-            _close_all(descriptors)
-            low, high = (low, middle) if descriptors else (middle + 1, high)
-        return low
+        # The kernel copies piece by piece as they were sent, and ends before a piece that it cannot copy
+        # wholly. Let that be the last one: it has the descriptors.
+        self._sock.setsockopt(SOL_SOCKET, _SO_PEEK_OFF, at)
+        nowhere = (ctypes.c_char * (_NEVER_MAPPED - 1)).from_address(1)
+        try:
+            before, ancillary, _, _ = self._sock.recvmsg_into([bytearray(size - 1), nowhere], _CONTROL, _PEEK)
+        except OSError as error:
+            if error.errno == errno.EFAULT:
+                return 0
+            raise
+        _close_all(_received(ancillary))
+        return before
 
 
 def _received(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:

@@ -9,12 +9,19 @@ from orchestrator.kinds.sockets.unix_name import UnixName
 from orchestrator.kinds.sockets.unix_queue import Credentials, Message
 
 
-class UnixFile(Record, frozen=True, tag="unix-socket"):
-    """An open file that is a Unix socket: an end of a :class:`UnixPair`, or a :class:`UnixSocket`."""
+class UnixPairEnd(Record, frozen=True, tag="unix-pair-end"):
+    """An open file that is one end of a :class:`UnixPair`."""
 
     object: ObjectId
-    end: int = 0
-    claims: UnixName | None = None
+    end: int
+
+
+class UnixAlone(Record, frozen=True, tag="unix-alone"):
+    """An open file that is a :class:`UnixSocket`."""
+
+    object: ObjectId
+    style: int
+    claims: UnixName | None
     """The name that it binds when it is rebuilt."""
 
 
@@ -47,7 +54,7 @@ class UnixPair(Record, frozen=True, tag="unix-pair"):
     """The closed end had not read everything: ECONNRESET waits to be reported."""
 
 
-class UnixSocket(Record, frozen=True, tag="unix-alone"):
+class UnixSocket(Record, frozen=True, tag="unix-socket"):
     """A Unix socket that is fresh, bound, listening, waiting to be accepted, or for datagrams."""
 
     ino: int

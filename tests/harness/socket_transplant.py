@@ -99,10 +99,11 @@ def check(image: Image) -> None:
 def rebuilt(image: Image, raw: Collection[int] = ()) -> Iterator[list[dict[int, socket.socket]]]:
     """Rebuild the files in a fresh process; give, for each table, the restored sockets by their numbers.
 
-    The numbers ``raw`` are no sockets and are left out.
+    The numbers ``raw`` are no sockets; they are only kept open.
     """
     pid = _bare({})
     sockets: list[dict[int, socket.socket]] = []
+    kept: list[int] = []
     try:
         base = depot_base(image.tables, image.files)
         files = {file.id: file for file in image.files}
@@ -121,6 +122,7 @@ def rebuilt(image: Image, raw: Collection[int] = ()) -> Iterator[list[dict[int, 
             if table_or_none is not None:
                 taken = {entry.fd: _take(pidfd, entry.fd) for entry in table_or_none.descriptors if entry.fd not in raw}
                 sockets.append(taken)
+                kept += [pidfd_getfd(pidfd, fd) for fd in raw]
         os.close(pidfd)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0x40000000)
@@ -130,6 +132,8 @@ def rebuilt(image: Image, raw: Collection[int] = ()) -> Iterator[list[dict[int, 
         for taken in sockets:
             for sock in taken.values():
                 sock.close()
+        for fd in kept:
+            os.close(fd)
         if pid:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0x40000000)

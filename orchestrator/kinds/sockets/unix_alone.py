@@ -1,0 +1,104 @@
+"""Rebuild Unix sockets that are not paired in the depot: first bind them all, then fill and connect them."""
+
+from __future__ import annotations
+
+import socket
+
+from orchestrator.ids import DepotFd, ObjectId
+from orchestrator.kinds.files.kind import Depot, OpenFile, Settling
+from orchestrator.kinds.files.reopening import set_status
+from orchestrator.kinds.sockets.options import write_dress
+from orchestrator.kinds.sockets.unix_name import UnixName, sockaddr_un
+from orchestrator.kinds.sockets.unix_pair import SHUTDOWN_HOW
+from orchestrator.kinds.sockets.unix_place import open_home, reaching, write_bind
+from orchestrator.kinds.sockets.unix_records import UnixAlone, UnixSocket
+from orchestrator.kinds.sockets.unix_send import acting_as, widen, write_send
+
+
+def rebuild_alone(file: OpenFile, depot: Depot) -> None:
+    """Write the tape entries that make a socket, up to where others can reach it."""
+    body: UnixAlone = file.body
+    _make_socket(depot, body.object, depot.objects[body.object], depot.slot(file.id))
+    set_status(depot.tape, depot.slot(file.id), file.flags)
+
+
+def connect_alone(file: OpenFile, depot: Depot) -> None:
+    """Write the tape entries that fill and connect it, when all open files are there."""
+    body: UnixAlone = file.body
+    _connect_socket(depot, body.object, depot.objects[body.object], depot.slot(file.id))
+
+
+def settle_alone(file: OpenFile, settling: Settling) -> None:
+    """Shut down what was: until now it may have been needed to send."""
+    record: UnixSocket = settling.objects[file.body.object]
+    if settling.first and record.shutdown:
+        settling.tape.shutdown(settling.fd, SHUTDOWN_HOW[record.shutdown])
+
+
+def _make_socket(depot: Depot, socket_id: ObjectId, record: UnixSocket, standing: DepotFd) -> None:
+    tape = depot.tape
+    open_home(depot)
+    tape.socket(socket.AF_UNIX, record.style | socket.SOCK_CLOEXEC, 0)
+    depot.keep(0, standing)
+    if record.name is not None:
+        write_bind(depot, standing, record.name, _room(socket_id))
+        write_dress(tape, standing, record.options, record.owner)
+    if record.backlog >= 0:
+        with acting_as(tape, record.own):
+            tape.listen(standing, record.backlog)
+
+
+def _connect_socket(depot: Depot, socket_id: ObjectId, record: UnixSocket, standing: DepotFd) -> None:
+    """Fill first: a connected socket takes messages from its target alone."""
+    tape = depot.tape
+    if record.queue:
+        _deliver(depot, socket_id, record)
+    if record.target is not None:
+        target: UnixSocket = depot.objects[record.target]
+        assert target.name is not None
+        _connect(depot, standing, target.name, _room(record.target))
+    elif record.outside:
+        to = sockaddr_un(record.outside)
+        tape.connect(standing, to, len(to))
+    elif record.lost:
+        room = f"lost{socket_id}"
+        tape.socket(socket.AF_UNIX, record.style | socket.SOCK_CLOEXEC, 0)
+        write_bind(depot, 0, UnixName(record.lost), room)
+        _connect(depot, standing, UnixName(record.lost), room)
+        tape.close(0)
+    if record.name is None:
+        # Asking for credentials (SO_PASSCRED) gives a socket a name when it connects.
+        write_dress(tape, standing, record.options, record.owner)
+
+
+def _connect(depot: Depot, fd: int, name: UnixName, room: str) -> None:
+    with reaching(depot, name, room) as to:
+        depot.tape.connect(fd, to, len(to))
+
+
+def _room(socket_id: ObjectId) -> str:
+    return f"socket{socket_id}"
+
+
+def _deliver(depot: Depot, socket_id: ObjectId, record: UnixSocket) -> None:
+    """Send a datagram socket its messages again, each from a socket of the name that it came from."""
+    assert record.name is not None
+    senders = {
+        other.name.address: ObjectId(number)
+        for number, other in enumerate(depot.objects)
+        if isinstance(other, UnixSocket) and other.style == socket.SOCK_DGRAM and other.name
+    }
+    for number, message in enumerate(record.queue):
+        known = senders.get(message.source)
+        if known is not None:
+            sender: int = depot.slot(depot.users(known)[0].id)
+        else:
+            depot.tape.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, 0)
+            sender = 0
+            if message.source:
+                write_bind(depot, 0, UnixName(message.source), f"sender{socket_id}-{number}")
+            widen(depot.tape, 0, [message])
+        with reaching(depot, record.name, _room(socket_id)) as to:
+            write_send(depot, sender, message, to)
+        if known is None:
+            depot.tape.close(0)
