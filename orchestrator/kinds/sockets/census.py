@@ -66,6 +66,11 @@ class Census:
         """Clients whose connections are not accepted yet, with the listener, both by inode."""
         return {client: diag.ino for diag in self.unix.values() for client in diag.icons if client}
 
+    @cached_property
+    def listening(self) -> set[tuple[int, bytes | None]]:
+        """The types and names of all that listen."""
+        return {(diag.type, diag.name) for diag in self.unix.values() if diag.state == sockdiag.TCP_LISTEN}
+
     def __call__(self) -> None:
         """Look into the queues, tie the sockets together, and note those whose other end is held outside."""
         while self.queues:

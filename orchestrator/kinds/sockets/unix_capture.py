@@ -87,6 +87,7 @@ class _Capture:
             capture_options(self.sock),
             (status.st_uid, status.st_gid),
             job_credentials(self.scope, peer_credentials(self.sock)),
+            (diag.type, diag.name) in self.census.listening,
         )
         if other:
             number = int(diag.ino > other)

@@ -65,7 +65,7 @@ def _meet(depot: Depot, room: str, pair: UnixPair) -> None:
     here, there = pair.ends
     assert here is not None
     there_address, there_peer = (there.address, there.peer) if there else (pair.lost_address, None)
-    accepted_first = bool(here.address)
+    accepted_first = not there_address or (bool(here.address) and not (there and there.accepted))
     server, client = (here.address, there_address) if accepted_first else (there_address, here.address)
     server_sees, client_sees = (here.peer, there_peer) if accepted_first else (there_peer, here.peer)
     style = pair.style | socket.SOCK_CLOEXEC

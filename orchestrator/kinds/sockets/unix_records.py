@@ -39,6 +39,8 @@ class UnixEnd(Record, frozen=True):
     """uid and gid of the socket itself."""
     peer: Credentials | None
     """SO_PEERCRED at this end."""
+    accepted: bool = False
+    """Whether its address is that of a socket that listens still: it shares the name and does not hold it."""
 
 
 class UnixPair(Record, frozen=True, tag="unix-pair"):
