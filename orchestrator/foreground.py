@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from orchestrator.claim import claim_job
 from orchestrator.daemon import Reporter
+from orchestrator.linux.procfs import read_file
 from orchestrator.spawn import Program
 from orchestrator.supervisor import Root, Supervisor
 
@@ -27,8 +29,8 @@ def restore_job(
     rebuild: Callable[[str], Root],
     *,
     name: str | None,
-    argv: tuple[str, ...],
     image: str,
+    streams: tuple[int, ...],
     reporter: Reporter,
     on_running: Callable[[Root], None] | None = None,
 ) -> int:
@@ -41,7 +43,7 @@ def restore_job(
         with Supervisor(claim) as supervisor:
             root = rebuild(claim.cgroup.path)
             supervisor.hold_signals()
-            supervisor.publish(root, argv=argv, restored_from=image)
+            supervisor.publish(root, argv=_arguments(root), streams=streams, restored_from=image)
             if on_running is not None:
                 on_running(root)
             reporter.running(claim.name)
@@ -49,3 +51,11 @@ def restore_job(
     finally:
         # Does nothing after a job that has ended by itself.
         claim.abandon()
+
+
+def _arguments(root: Root) -> tuple[str, ...]:
+    try:
+        raw = read_file(f"/proc/{root.target}/cmdline")
+    except (FileNotFoundError, ProcessLookupError):
+        return ()
+    return tuple(os.fsdecode(word) for word in raw.split(b"\0")[:-1])

@@ -101,7 +101,7 @@ class Supervisor:
         *,
         argv: tuple[str, ...],
         new: frozenset[str] = frozenset(),
-        streams: tuple[int, int, int] = (0, 1, 2),
+        streams: tuple[int, ...] = (0, 1, 2),
         restored_from: str | None = None,
     ) -> None:
         """Make a job known: under its name others can list, checkpoint and kill it."""
@@ -114,7 +114,7 @@ class Supervisor:
                 created=time.time(),
                 argv=argv,
                 supervisor=Birth.of(os.getpid()),
-                root=Birth.of(root.target),
+                root=_birth(root.target),
                 streams=(Stream.of(stdin), Stream.of(stdout), Stream.of(stderr)),
                 new=tuple(sorted(new)),
                 restored_from=restored_from,
@@ -131,7 +131,7 @@ class Supervisor:
         with selectors.DefaultSelector() as selector:
             selector.register(self._signals, selectors.EVENT_READ)
             child = pidfd_open(root.child)
-            target: int | None = pidfd_open(root.target)
+            target = _open_root(root.target)
             try:
                 # A child that was cloned to signal nobody is seen to end by its descriptor alone.
                 selector.register(child, selectors.EVENT_READ)
@@ -140,9 +140,9 @@ class Supervisor:
                     if ended is not None:
                         status = root.status(ended) if root.status is not None else ended
                         selector.unregister(child)
-                        assert target is not None
-                        os.close(target)
-                        target = None
+                        if target is not None:
+                            os.close(target)
+                            target = None
                     if status is not None and not _children() - self._foreign:
                         break
                     selector.select()
@@ -181,6 +181,21 @@ class Supervisor:
                     os.kill(left, signo)
         except ProcessLookupError:
             return
+
+
+def _birth(pid: int) -> Birth:
+    try:
+        return Birth.of(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        # A restored root that has ended at once; the init of its namespace has reaped it.
+        return Birth(pid, 0)
+
+
+def _open_root(pid: int) -> int | None:
+    try:
+        return pidfd_open(pid)
+    except ProcessLookupError:
+        return None
 
 
 def _children() -> set[int]:

@@ -1,0 +1,160 @@
+"""The Python interface, in its blocking form. :mod:`orchestrator.aio` has the same for trio."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import IO, TYPE_CHECKING
+
+from orchestrator.daemon import read_report
+from orchestrator.errors import OrchError
+from orchestrator.job import Job, find_job, list_jobs
+from orchestrator.kill import kill_job
+from orchestrator.opened import Image
+
+if TYPE_CHECKING:
+    from orchestrator.engine import Ending, Progress
+
+__all__ = [
+    "Image",
+    "Job",
+    "StartedJob",
+    "checkpoint",
+    "find_job",
+    "kill_job",
+    "list_jobs",
+    "open_image",
+    "restore",
+    "run",
+]
+
+
+class StartedJob(Job):
+    """A job that this process has started or restored, and so can wait for."""
+
+    def __init__(self, job: Job, reports: IO[bytes]) -> None:
+        super().__init__(job.record)
+        self._reports = reports
+        self._exit_code: int | None = None
+
+    def wait(self) -> int:
+        """Wait until the job has ended; return its root's exit code, or -N if it died of signal N."""
+        if self._exit_code is None:
+            with self._reports:
+                status = read_report(self._reports.readline()).status
+            if status is None:
+                raise OrchError(f"the supervisor of {self.name} did not say how the job ended")
+            self._exit_code = os.waitstatus_to_exitcode(status)
+        return self._exit_code
+
+
+def run(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    name: str | None = None,
+    new: Collection[str] = (),
+    user: str | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+    env: Mapping[str, str] | None = None,
+    output: str | os.PathLike[str] | None = None,
+) -> StartedJob:
+    """Start a program as a job with a supervisor of its own; it outlives the caller.
+
+    ``new`` names namespaces to make; ``env`` are variables to set beside ours; ``output`` is a file that the
+    job's output is appended to, without which it is dropped.
+    """
+    options = _given({"--name": name, "--user": user, "--cwd": cwd, "--output": output, "--new": ",".join(new)})
+    for variable, value in (env or {}).items():
+        options += ["--env", f"{variable}={value}"]
+    return _start(["run", *options, "-d"], ["--", *(os.fspath(word) for word in argv)])
+
+
+def restore(
+    image: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    new: Collection[str] = (),
+    host_pids: bool = False,
+    inherited: Mapping[str, int] | None = None,
+    output: str | os.PathLike[str] | None = None,
+    verify: bool = False,
+) -> StartedJob:
+    """Bring a job back from an image, with a supervisor of its own; it outlives the caller.
+
+    ``host_pids`` keeps the PIDs in our own PID namespace, where they must be free. ``inherited`` gives
+    descriptors of ours in place of outside resources that the job had, by their keys in the image.
+    """
+    options = _given({"--name": name, "--output": output, "--new": ",".join(new)})
+    if host_pids:
+        options += ["--pid-namespace", "host"]
+    if verify:
+        options.append("--verify")
+    for key, fd in (inherited or {}).items():
+        options += ["--inherit", f"{key}={fd}"]
+    return _start(["restore", *options, "-d"], ["--", os.fspath(image)], (inherited or {}).values())
+
+
+def _given(options: Mapping[str, str | os.PathLike[str] | None]) -> list[str]:
+    return [f"{option}={os.fspath(value)}" for option, value in options.items() if value]
+
+
+def _start(head: list[str], tail: list[str], fds: Iterable[int] = ()) -> StartedJob:
+    """Have a process of its own become the supervisor: ours may have threads, and need not live as long."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    reports = open(reading, "rb")  # noqa: SIM115  it is the job's from here on
+    try:
+        try:
+            command = [sys.executable, "-m", "orchestrator.cli", *head, "--report", str(writing), *tail]
+            finished = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=[writing, *fds],
+                check=False,
+            )
+        finally:
+            os.close(writing)
+        line = reports.readline()
+        if not line:
+            raise OrchError(finished.stderr.decode(errors="replace").strip() or "the supervisor said nothing")
+        return StartedJob(find_job(read_report(line).job or ""), reports)
+    except BaseException:
+        reports.close()
+        raise
+
+
+def checkpoint(
+    target: Job | str | int,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    ending: Ending = "run",
+    timeout: float = 10.0,
+    externals: Collection[str] = (),
+    durable: bool = True,
+    checksums: bool = False,
+    progress: Progress | None = None,
+) -> Image:
+    """Write a job to an image and open it. The caller must not be traced, nor trace anything itself.
+
+    ``target`` is a job, the name or path of a cgroup, or the process id of the root of a plain tree. The job
+    goes on afterwards, unless ``ending`` is "kill" or "stop". On failure there is no image, and the job goes on.
+    """
+    from orchestrator.engine import CheckpointOptions
+    from orchestrator.engine import checkpoint as write_image
+    from orchestrator.target import find_target
+
+    found = find_target(target)
+    path = os.fspath(output) if output is not None else found.default_image
+    options = CheckpointOptions(
+        ending=ending, timeout=timeout, externals=frozenset(externals), durable=durable, checksums=checksums
+    )
+    write_image(found, path, options, progress)
+    return Image(path)
+
+
+def open_image(path: str | os.PathLike[str]) -> Image:
+    """Open an image to look into it. Raises ImageError's children."""
+    return Image(os.fspath(path))

@@ -1,0 +1,68 @@
+"""orch checkpoint: write a job to an image."""
+
+from __future__ import annotations
+
+from orchestrator.cli.arguments import Parser, seconds
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "checkpoint",
+        "Write a job to one image file. The job goes on afterwards, unless --kill or --stop say otherwise;\n"
+        "if the checkpoint fails it goes on in any case, and no image is left.",
+    )
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--cgroup", metavar="NAME", help="a job, or a cgroup by its path or name")
+    which.add_argument("--pid", type=int, help="a process with all its descendants")
+    parser.add_argument("-o", "--output", metavar="FILE", help="the image; NAME.ckpt when not given")
+    ending = parser.add_mutually_exclusive_group()
+    ending.add_argument("--kill", dest="ending", action="store_const", const="kill", help="end the job")
+    ending.add_argument("--stop", dest="ending", action="store_const", const="stop", help="leave the job stopped")
+    parser.add_argument(
+        "--timeout", type=seconds, default=10.0, metavar="SECONDS", help="how long freezing may take (10)"
+    )
+    parser.add_argument(
+        "--external",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="allow an outside resource, as pipe[123]; may be repeated",
+    )
+    parser.add_argument(
+        "--ghost-limit", type=int, default=1 << 40, metavar="BYTES", help="refuse unlinked files above this size"
+    )
+    parser.add_argument("--checksums", action="store_true", help="store checksums of the page data too")
+    parser.add_argument("--no-sync", action="store_true", help="do not wait until the image is on the disk")
+    parser.add_argument("--stats", metavar="FILE", help="write what it took to a file, as JSON; - is the output")
+    parser.set_defaults(ending="run")
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    """Run the verb."""
+    options = _parser().parse_args(arguments)
+
+    from orchestrator.cli.progress import progress_bar
+    from orchestrator.cli.ps import size
+    from orchestrator.cli.stats import write_stats
+    from orchestrator.engine import CheckpointOptions, checkpoint
+    from orchestrator.target import find_target
+
+    target = find_target(options.pid if options.cgroup is None else options.cgroup)
+    output = options.output if options.output is not None else target.default_image
+    asked = CheckpointOptions(
+        ending=options.ending,
+        timeout=options.timeout,
+        externals=frozenset(options.external),
+        ghost_limit=options.ghost_limit,
+        durable=not options.no_sync,
+        checksums=options.checksums,
+    )
+    with progress_bar(f"writing {output}") as progress:
+        took = checkpoint(target, output, asked, progress)
+    if options.stats is not None:
+        write_stats(options.stats, took)
+    if options.stats != "-":
+        what = f"{took.processes} processes" if took.processes != 1 else "1 process"
+        print(f"{output}: {what}, {size(took.image_bytes)}; the job stood still for {took.frozen_us / 1000:.1f} ms")
+    return 0

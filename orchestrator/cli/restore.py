@@ -1,0 +1,141 @@
+"""orch restore: bring a job back from an image and stand by it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.cli.arguments import Parser, comma_list
+from orchestrator.errors import UsageError
+
+if TYPE_CHECKING:
+    from orchestrator.daemon import Reporter
+    from orchestrator.engine import RestoreOptions
+    from orchestrator.supervisor import Root
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "restore",
+        "Bring a job back: the same tree with the same PIDs. orch stays as its parent, passes signals on and ends\n"
+        "as the job's root ends. Namespaces that the job had for itself are rebuilt, those that it shared are\n"
+        "joined again; the PID namespace is new, so that the PIDs are free.",
+    )
+    parser.add_argument("image", help="the image")
+    parser.add_argument("--name", help="the job's name; the one that it had when not given")
+    parser.add_argument("-d", "--detach", action="store_true", help="return once the job runs, and print its name")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
+    parser.add_argument(
+        "--new", type=comma_list, default=[], metavar="LIST", help="namespaces to make anew as well: net,uts,ipc,..."
+    )
+    parser.add_argument(
+        "--pid-namespace", choices=["new", "host"], default="new", help="where the PIDs are those of the image (new)"
+    )
+    parser.add_argument(
+        "--pidfile", metavar="FILE", help="write the process id of the job's root, as the host sees it, to a file"
+    )
+    parser.add_argument(
+        "--inherit",
+        action="append",
+        default=[],
+        metavar="KEY=FD",
+        help="give the job a descriptor of orch in place of an outside resource, as pipe[123]=3; may be repeated",
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", help="append what the job writes to the streams it was started with to a file"
+    )
+    parser.add_argument("--verify", action="store_true", help="compare the page data with its checksums first")
+    parser.add_argument("--stats", metavar="FILE", help="write what it took to a file, as JSON; - is the output")
+    parser.add_argument("--report", type=int, help=argparse.SUPPRESS)
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    """Run the verb."""
+    options = _parser().parse_args(arguments)
+
+    from orchestrator.engine import RestoreOptions, decode, dry_run
+    from orchestrator.image.reader import ImageFile
+    from orchestrator.spawn import parse_namespaces
+
+    streams = _streams(options)
+    asked = RestoreOptions(
+        new=parse_namespaces(options.new),
+        host_pids=options.pid_namespace == "host",
+        inherited={**streams, **_inherited(options.inherit)},
+        verify=options.verify,
+    )
+    if options.dry_run:
+        with ImageFile.open(options.image) as image:
+            for line in dry_run(image, decode(image), asked):
+                print(line)
+        return 0
+
+    from orchestrator.cli.background import supervise
+
+    return supervise(lambda reporter: _restore(options, asked, reporter), options.detach, options.report)
+
+
+def _restore(options: Any, asked: RestoreOptions, reporter: Reporter) -> int:
+    from orchestrator.cli.stats import write_stats
+    from orchestrator.engine import decode, rebuild
+    from orchestrator.foreground import restore_job
+    from orchestrator.image.reader import ImageFile
+
+    image_path = os.path.abspath(options.image)
+    with ImageFile.open(options.image) as image:
+        snapshot = decode(image)
+
+        def bring_back(cgroup: str) -> Root:
+            root, microseconds = rebuild(image, snapshot, asked, cgroup)
+            image.close()
+            if options.stats is not None:
+                write_stats(options.stats, {"restore_us": microseconds, "processes": len(snapshot.processes)})
+            return root
+
+        return restore_job(
+            bring_back,
+            name=options.name if options.name is not None else snapshot.job,
+            image=image_path,
+            streams=tuple(asked.inherited.get(f"stdio[{number}]", number) for number in range(3)),
+            reporter=reporter,
+            on_running=lambda root: _write_pidfile(options.pidfile, root.target),
+        )
+
+
+def _write_pidfile(path: str | None, pid: int) -> None:
+    if path is None:
+        return
+    try:
+        with open(path, "w", encoding="ascii") as file:
+            file.write(f"{pid}\n")
+    except OSError as error:
+        raise UsageError(f"the process id cannot be written to {path}: {error.strerror}") from error
+
+
+def _streams(options: Any) -> dict[str, int]:
+    """Choose what stands in for the standard streams that the job was once given."""
+    stdin, stdout, stderr = 0, 1, 2
+    if options.detach:
+        stdin = stdout = stderr = os.open(os.devnull, os.O_RDWR)
+    if options.output is not None:
+        try:
+            stdout = stderr = os.open(options.output, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY, 0o644)
+        except OSError as error:
+            raise UsageError(f"the output file {options.output} cannot be opened: {error.strerror}") from error
+    return {"stdio[0]": stdin, "stdio[1]": stdout, "stdio[2]": stderr}
+
+
+def _inherited(settings: list[str]) -> dict[str, int]:
+    given = {}
+    for setting in settings:
+        key, _, number = setting.rpartition("=")
+        if not key or not number.isdecimal():
+            raise UsageError(f"restore: --inherit {setting!r} is not KEY=FD", hint="as --inherit 'pipe[123]=3' 3<FILE")
+        try:
+            os.fstat(int(number))
+        except OSError as error:
+            raise UsageError(f"restore: descriptor {number} of --inherit {setting!r} is not open") from error
+        given[key] = int(number)
+    return given

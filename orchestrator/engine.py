@@ -1,0 +1,164 @@
+"""A checkpoint and a restore as a whole: from what was asked for to the finished image, or the running job."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from orchestrator.capture.checkpoint import FORMAT_ARCHITECTURE, PAGE_SIZE, Request, Statistics, take
+from orchestrator.errors import NotPermitted
+from orchestrator.freezer import make_freezer
+from orchestrator.ids import HostPid
+from orchestrator.image.reader import ImageFile
+from orchestrator.image.writer import ImageWriter
+from orchestrator.kill import KILL_SECONDS, await_supervisor
+from orchestrator.linux.procfs import read_file
+from orchestrator.restore.checks import check
+from orchestrator.restore.decoded import KnownSnapshot
+from orchestrator.restore.job import Restore
+from orchestrator.restore.surroundings import Surroundings
+from orchestrator.snapshot import Snapshot
+from orchestrator.supervisor import Root
+from orchestrator.target import Target
+
+Ending = Literal["run", "stop", "kill"]
+Progress = Callable[[str, int, int], None]
+"""Called with what is done, how many bytes of it are done, and of how many."""
+
+# Stops are waited for by whoever comes first: two captures in one process would take each other's.
+_one_at_a_time = threading.Lock()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointOptions:
+    """How a checkpoint is taken."""
+
+    ending: Ending = "run"
+    timeout: float = 10.0
+    """Seconds that freezing may take."""
+    externals: frozenset[str] = frozenset()
+    """Outside resources that the job may hold, as "pipe[123]"."""
+    ghost_limit: int = 1 << 40
+    """The most bytes of an unlinked file that go into the image."""
+    durable: bool = True
+    """Whether the image is on the disk when the checkpoint is done."""
+    checksums: bool = False
+    """Whether the page data gets checksums."""
+
+
+def checkpoint(target: Target, output: str, options: CheckpointOptions, progress: Progress | None = None) -> Statistics:
+    """Write an image of a target. On failure there is no image, and the job goes on as before."""
+    _require_root("a checkpoint")
+    request = Request(
+        name=target.name,
+        freezer=None if target.cgroup is None else make_freezer(target.cgroup),
+        tree=target.tree,
+        cgroup=target.hierarchy_path,
+        root=_root(target),
+        ending=options.ending,
+        timeout=options.timeout,
+        externals=options.externals,
+        stdio=_standard_streams(target),
+        ghost_limit=options.ghost_limit,
+        durable=options.durable,
+        checksums=options.checksums,
+        progress=progress,
+    )
+    with _one_at_a_time, ImageWriter(output, architecture=FORMAT_ARCHITECTURE, page_size=PAGE_SIZE) as writer:
+        statistics = take(request, writer)
+    if target.job is not None:
+        if options.ending == "kill":
+            await_supervisor(target.job, time.monotonic() + KILL_SECONDS)
+        else:
+            target.job.note_image(output)
+    return statistics
+
+
+def _require_root(what: str) -> None:
+    if os.geteuid() != 0:
+        raise NotPermitted(f"{what} needs root", hint="run orch as root")
+
+
+def _root(target: Target) -> HostPid | None:
+    if target.job is None or not target.job.record.root.is_alive():
+        return target.tree
+    return HostPid(target.job.record.root.pid)
+
+
+def _standard_streams(target: Target) -> dict[tuple[int, int, int], int]:
+    if target.job is None:
+        return {}
+    streams: dict[tuple[int, int, int], int] = {}
+    for number, stream in enumerate(target.job.record.streams):
+        if stream is not None:
+            streams.setdefault((stream.st_dev, stream.st_ino, stream.st_rdev), number)
+    return streams
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreOptions:
+    """How a job is restored."""
+
+    new: frozenset[str] = frozenset()
+    """Namespaces to make anew, beside those that the job had for itself."""
+    host_pids: bool = False
+    """Whether the PIDs must be free on the host, rather than in a new PID namespace."""
+    inherited: Mapping[str, int] = field(default_factory=dict)
+    """Outside resources, by key: "stdio[1]", "pipe[123]" -> a descriptor of ours."""
+    verify: bool = False
+    """Whether the page data is compared with its checksums first."""
+
+
+def decode(image: ImageFile) -> Snapshot:
+    """Decode the records of an image that is to be restored; kinds that are not known are refused by name."""
+    return image.decode(KnownSnapshot)
+
+
+def rebuild(image: ImageFile, snapshot: Snapshot, options: RestoreOptions, cgroup: str | None) -> tuple[Root, int]:
+    """Bring a job back into ``cgroup``; return its root and the microseconds that it took.
+
+    On failure nothing of it is left.
+    """
+    _require_root("a restore")
+    if options.verify:
+        image.verify_pages()
+    check(snapshot, new=options.new, host_pids=options.host_pids, inherited=options.inherited)
+    restored = _restore(image, snapshot, options, cgroup).run()
+    root = Root(
+        restored.child,
+        restored.root,
+        None if restored.status_fd < 0 else lambda ended: _status(restored.status_fd, ended),
+    )
+    return root, round(restored.seconds * 1e6)
+
+
+def dry_run(image: ImageFile, snapshot: Snapshot, options: RestoreOptions) -> Iterator[str]:
+    """Compile a restore without doing any of it; print its tapes as strace would."""
+    plan, depot = _restore(image, snapshot, options, None).plan()
+    yield "depot:"
+    yield from (f"  {line}" for line in depot.entries())
+    yield from plan.render()
+
+
+def _restore(image: ImageFile, snapshot: Snapshot, options: RestoreOptions, cgroup: str | None) -> Restore:
+    surroundings = Surroundings(
+        snapshot.namespaces,
+        snapshot.clocks,
+        new=options.new,
+        host_pids=options.host_pids,
+        cgroup=cgroup,
+        seed_cgroup=None,
+        oom_score_adj=int(read_file("/proc/self/oom_score_adj")),
+    )
+    return Restore(image, snapshot, surroundings, options.inherited)
+
+
+def _status(fd: int, ended: int) -> int:
+    """Read the wait status of the root, which process 1 wrote; without one it is that of process 1."""
+    told = os.read(fd, 4)
+    os.close(fd)
+    return int.from_bytes(told, "little") if len(told) == 4 else ended
