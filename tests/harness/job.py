@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.command import CommandFailed, Finished, Orch
-from harness.descendants import descendants, describe, kill_all, wait_until_childless
+from harness.descendants import descendants, describe, kill_all, reap, wait_until_childless
 
 _numbers = itertools.count(1)
 
@@ -76,6 +76,7 @@ class Job:
 
     def processes(self) -> list[int]:
         """List the processes that the test started and that are still there."""
+        reap()
         return descendants()
 
     def wait_until_over(self, seconds: float = 10) -> None:

@@ -7,6 +7,8 @@ import ctypes
 import fcntl
 import mmap
 import os
+import re
+import resource
 import select
 import signal
 import stat
@@ -14,11 +16,21 @@ import struct
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from harness.replay import Process, Target, captured, replayed
+from harness.replay import Image, Process, Target, captured, replayed
+from orchestrator.errors import CannotHonour, FileChanged, FileMissing
+from orchestrator.ids import FarAddr, ObjectId
+from orchestrator.kinds.files.depot import check_files
 from orchestrator.kinds.files.eventfd import try_semaphore
+from orchestrator.kinds.files.kind import Depot, Owner
+from orchestrator.kinds.files.leak import outside_holders, report_leaks
+from orchestrator.kinds.files.locks import F_OFD_SETLK
+from orchestrator.kinds.files.table import FileCollector
 from orchestrator.kinds.files.timerfd import timerfd_gettime
+from orchestrator.kinds.memory.shared import open_shared, shared_object
+from orchestrator.linux.proc_maps import read_maps
 from orchestrator.tape.build import Tape
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs root")
@@ -33,6 +45,15 @@ def drain(fd: int) -> bytes:
     except BlockingIOError:
         pass
     return b"".join(parts)
+
+
+def keep_only(wanted: list[int], at: int) -> None:
+    """Close all descriptors but these, which come to lie at ``at`` and behind."""
+    moved = [fcntl.fcntl(fd, fcntl.F_DUPFD, 4000) for fd in wanted]
+    os.closerange(0, 4000)
+    for i, fd in enumerate(moved):
+        os.dup2(fd, at + i)
+    os.closerange(4000, 8000)
 
 
 def test_a_regular_file_keeps_flags_position_and_sharing(tmp_path: Path) -> None:
@@ -379,3 +400,437 @@ def test_an_epoll_that_waits_for_a_file_nobody_has(tmp_path: Path) -> None:
             text = "\n".join(map(str, image.scope.blockers.unsupported))
             assert "it waits for a file, added as fd 0, that no process of the job has open" in text
         os.close(kept)
+
+
+def test_memfds_and_their_mappings_are_one_object(tmp_path: Path) -> None:
+    def setup() -> None:
+        fd = os.memfd_create("data", os.MFD_ALLOW_SEALING)  # 0
+        os.ftruncate(fd, 1 << 20)
+        mapping = mmap.mmap(fd, 1 << 20)
+        mapping[5000:5005] = b"hello"
+        os.lseek(fd, 5001, os.SEEK_SET)
+        os.close(1)  # mmap has made a duplicate
+        os.open("/proc/self/fd/0", os.O_RDONLY)  # 1
+        sealed = os.memfd_create("sealed", os.MFD_ALLOW_SEALING)  # 2
+        os.write(sealed, b"for ever")
+        fcntl.fcntl(sealed, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW)
+        os.memfd_create("plain")  # 3
+        setup.keep = mapping  # type: ignore[attr-defined]
+
+    original = Process(setup)
+    with contextlib.closing(original):
+        before = original.portrait()
+        line = next(line for line in read_maps(original.pid) if line.path == b"/memfd:data")
+        ids: list[ObjectId] = []
+
+        def also(collector: FileCollector) -> list[ObjectId]:
+            ids.append(shared_object(collector.scope, original.pid, line))
+            ids.append(shared_object(collector.scope, original.pid, line))
+            return []
+
+        with captured([original], tmp_path / "image", also=also) as image:
+            original.close()
+            assert len(image.objects) == 3
+            assert {getattr(file.body, "object", None) for file in image.files[:2]} == {ids[0]} == {ids[1]}
+            assert image.path.stat().st_size < 100_000
+
+            def map_it(depot: Depot, tape: Tape) -> None:
+                tape.mmap(0x20_0000_0000, 1 << 20, 3, 0x11, open_shared(ids[0], depot), 0)
+
+            with contextlib.closing(Target()) as target:
+                target.rebuild(image, map_before_settling=map_it)
+                process = target.process
+                assert process.portrait() == before
+                mapped = next(line for line in read_maps(process.pid) if line.path == b"/memfd:data")
+                assert mapped.inode == os.fstat(process.take(0)).st_ino
+                assert os.read(process.take(0), 4) == b"ello"
+                sealed = process.take(2)
+                assert fcntl.fcntl(sealed, fcntl.F_GET_SEALS) == 0xD
+                assert os.pread(sealed, 99, 0) == b"for ever"
+                assert fcntl.fcntl(process.take(3), fcntl.F_GET_SEALS) == fcntl.F_SEAL_SEAL
+
+
+def test_a_seal_against_future_writing_lets_the_mapping_be_made_first(tmp_path: Path) -> None:
+    future_write = 0x10
+
+    def setup() -> None:
+        fd = os.memfd_create("ring", os.MFD_ALLOW_SEALING)
+        os.ftruncate(fd, 4096)
+        setup.keep = mmap.mmap(fd, 4096)  # type: ignore[attr-defined]
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, future_write | fcntl.F_SEAL_SEAL)
+
+    original = Process(setup)
+    with contextlib.closing(original), captured([original], tmp_path / "image") as image:
+        original.close()
+
+        def map_it(depot: Depot, tape: Tape) -> None:
+            tape.mmap(0x20_0000_0000, 4096, 3, 0x11, open_shared(ObjectId(0), depot), 0)
+
+        with contextlib.closing(Target()) as target:
+            target.rebuild(image, map_before_settling=map_it)
+            assert fcntl.fcntl(target.process.take(0), fcntl.F_GET_SEALS) == future_write | fcntl.F_SEAL_SEAL
+
+
+def test_anonymous_shared_memory_is_the_same_for_all_and_keeps_its_name(tmp_path: Path) -> None:
+    mapping = mmap.mmap(-1, 3 << 20)
+    mapping[(1 << 20) + 7 : (1 << 20) + 11] = b"here"
+    first, second = Process(lambda: None), Process(lambda: None)
+    with contextlib.closing(first), contextlib.closing(second):
+        ids: list[ObjectId] = []
+
+        def also(collector: FileCollector) -> list[ObjectId]:
+            for process in (first, second):
+                line = next(x for x in read_maps(process.pid) if x.path == b"/dev/zero" and x.end - x.start == 3 << 20)
+                ids.append(shared_object(collector.scope, process.pid, line))
+            return []
+
+        with captured([first, second], tmp_path / "image", also=also) as image:
+            mapping.close()
+            assert ids == [0, 0]
+
+            def map_it(depot: Depot, tape: Tape) -> None:
+                for at in (0x20_0000_0000, 0x20_1000_0000):
+                    tape.mmap(at, 3 << 20, 3, 0x11, open_shared(ids[0], depot), 0)
+
+            with contextlib.closing(Target()) as target:
+                target.rebuild(image, memory=ids[:1], map_before_settling=map_it)
+                lines = [x for x in read_maps(target.process.pid) if x.start in (0x20_0000_0000, 0x20_1000_0000)]
+                assert [(x.path, x.deleted) for x in lines] == [(b"/dev/zero", True)] * 2
+                assert lines[0].inode == lines[1].inode
+                with open(f"/proc/{target.process.pid}/mem", "r+b", buffering=0) as memory:
+                    memory.seek(0x20_0000_0000 + (1 << 20) + 7)
+                    assert memory.read(4) == b"here"
+                    memory.seek(0x20_0000_0000)
+                    memory.write(b"both")
+                    memory.seek(0x20_1000_0000)
+                    assert memory.read(4) == b"both"
+
+
+def test_mapped_files_are_recorded_once_for_each_access(tmp_path: Path) -> None:
+    path, gone = tmp_path / "mapped", tmp_path / "gone"
+    path.write_bytes(b"m" * 8192)
+    gone.write_bytes(b"g" * 8192)
+
+    def setup() -> None:
+        for name in (path, gone):
+            fd = os.open(name, os.O_RDWR)
+            setup.__dict__[name.name] = mmap.mmap(fd, 8192)
+        gone.unlink()
+        os.closerange(0, 100)
+
+    first, second = Process(setup), Process(lambda: None)
+    with contextlib.closing(first), contextlib.closing(second):
+
+        def also(collector: FileCollector) -> list[ObjectId]:
+            lines = {line.path: line for line in read_maps(first.pid)}
+            mapped, deleted = lines[os.fsencode(path)], lines[os.fsencode(gone)]
+            python = next(line for line in read_maps(second.pid) if b"/python3" in line.path)
+            return [
+                collector.mapped(first.pid, mapped, writable=True),
+                collector.mapped(first.pid, mapped, writable=False),
+                collector.mapped(first.pid, mapped, writable=True),
+                collector.mapped(first.pid, deleted, writable=True),
+                collector.mapped(second.pid, python, writable=False),
+            ]
+
+        with captured([first, second], tmp_path / "image", also=also) as image:
+            image.scope.blockers.raise_if_any()
+            assert image.mapped == [0, 1, 0, 2, 3]
+
+            def map_it(depot: Depot, tape: Tape) -> None:
+                tape.mmap(0x20_0000_0000, 8192, 3, 0x01 | 0x10, depot.slot(ObjectId(0)), 0)
+                tape.mmap(0x20_1000_0000, 8192, 3, 0x01 | 0x10, depot.slot(ObjectId(2)), 0)
+
+            with contextlib.closing(Target()) as target:
+                target.rebuild(image, map_before_settling=map_it)
+                lines = {x.start: x for x in read_maps(target.process.pid)}
+                assert lines[FarAddr(0x20_0000_0000)].path == os.fsencode(path)
+                assert lines[FarAddr(0x20_1000_0000)].deleted
+                with open(f"/proc/{target.process.pid}/mem", "rb", buffering=0) as memory:
+                    memory.seek(0x20_1000_0000)
+                    assert memory.read(8192) == b"g" * 8192
+
+
+def test_open_files_are_shared_between_processes(tmp_path: Path) -> None:
+    """Two processes have a pipe, a file and 200 eventfds in common, under different numbers."""
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+    wanted = [os.eventfd(0), *os.pipe(), os.open(path, os.O_RDONLY), *(os.eventfd(0) for _ in range(200))]
+
+    try:
+        first = Process(lambda: keep_only(wanted, 0), close=False)
+        second = Process(lambda: keep_only(wanted[::-1], 1), close=False)
+    finally:
+        for fd in wanted:
+            os.close(fd)
+    count = len(wanted)
+    with contextlib.closing(first), contextlib.closing(second), captured([first, second], tmp_path / "image") as image:
+        image.scope.blockers.raise_if_any()
+        assert len(image.files) == count
+        a, b = image.tables
+        assert [x.file for x in a.descriptors] == [x.file for x in reversed(b.descriptors)]
+        first.close()
+        second.close()
+        with contextlib.closing(Target()) as target:
+            target.rebuild(image, step=1000)
+            os.eventfd_write(target.process.take(0), 3)
+            assert os.eventfd_read(target.process.take(1000 + count)) == 3
+            assert os.read(target.process.take(3), 5) == b"01234"
+            assert os.read(target.process.take(1000 + count - 3), 5) == b"56789"
+
+
+def names(image: Image) -> str:
+    return "\n".join(map(str, [*image.scope.blockers.unsupported, *image.scope.blockers.outside]))
+
+
+def test_external_files_are_handed_over(tmp_path: Path) -> None:
+    inner, outer = os.pipe()
+    stdout = tmp_path / "stdout"
+    out = os.open(stdout, os.O_WRONLY | os.O_CREAT)
+    null = os.open("/dev/null", os.O_RDONLY)
+
+    original = Process(lambda: keep_only([inner, out, null], 0), close=False)
+    for fd in (inner, out, null):
+        os.close(fd)
+    status = stdout.stat()
+    key = f"pipe[{os.fstat(outer).st_ino}]"
+    device = os.stat("/dev/null")
+    stdio = {(status.st_dev, status.st_ino, 0): 1, (device.st_dev, device.st_ino, device.st_rdev): 0}
+    with (
+        contextlib.closing(original),
+        captured([original], tmp_path / "image", externals=frozenset([key]), stdio=stdio) as image,
+    ):
+        image.scope.blockers.raise_if_any()
+        report_leaks(image.scope, outside_holders([original.pid]))
+        image.scope.blockers.raise_if_any()
+        assert [getattr(file.body, "key", None) for file in image.files] == [key, "stdio[1]", None]
+        original.close()
+        new_reader, new_writer = os.pipe()
+        new_out = os.open(tmp_path / "new", os.O_WRONLY | os.O_CREAT)
+        with contextlib.closing(Target()) as target:
+            target.rebuild(image, inherited={key: new_reader, "stdio[1]": new_out})
+            os.write(new_writer, b"through")
+            assert os.read(target.process.take(0), 99) == b"through"
+            os.write(target.process.take(1), b"printed")
+            assert (tmp_path / "new").read_bytes() == b"printed"
+        with contextlib.closing(Target()) as target, pytest.raises(CannotHonour, match=re.escape(key)):
+            target.rebuild(image, inherited={"stdio[1]": new_out})
+        for fd in (outer, new_reader, new_writer, new_out):
+            os.close(fd)
+
+
+def test_what_is_shared_with_outsiders_is_named(tmp_path: Path) -> None:
+    pipe = os.pipe()
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    wanted = [
+        pipe[0],
+        os.memfd_create("together"),
+        os.open(fifo, os.O_RDWR),
+        os.open(tmp_path, os.O_RDWR | os.O_TMPFILE),
+        os.open("/dev/null", os.O_RDWR),
+    ]
+    inside = Process(lambda: keep_only(wanted, 0), close=False)
+    outside = Process(lambda: keep_only([pipe[1], *wanted[1:]], 10), close=False)
+    for fd in (*pipe, *wanted[1:]):
+        os.close(fd)
+    with contextlib.closing(inside), contextlib.closing(outside):
+        holders = outside_holders([inside.pid])
+        with captured([inside], tmp_path / "image") as image:
+            assert names(image) == ""
+            report_leaks(image.scope, holders)
+            found = names(image).splitlines()
+        assert len(found) == 4
+        for line, (fd, key) in zip(found, [(0, "pipe["), (1, None), (2, f"file[{fifo}"), (3, None)], strict=True):
+            assert line.startswith(f"{inside.pid} (test): fd {fd} (")
+            assert f"shared with {outside.pid} (pytest) as fd {fd + 10}, outside" in line
+            assert ("--external" in line) == (key is not None)
+            assert key is None or key in line
+        with captured([inside, outside], tmp_path / "image") as image:
+            report_leaks(image.scope, outside_holders([inside.pid, outside.pid]))
+            assert names(image) == ""
+
+
+def test_shared_memory_that_an_outsider_has_mapped(tmp_path: Path) -> None:
+    mapping = mmap.mmap(-1, 5 << 20)
+    inside, outside = Process(lambda: None), Process(lambda: None)
+    mapping.close()
+    with contextlib.closing(inside), contextlib.closing(outside):
+        line = next(x for x in read_maps(inside.pid) if x.path == b"/dev/zero" and x.end - x.start == 5 << 20)
+
+        def also(collector: FileCollector) -> list[ObjectId]:
+            return [shared_object(collector.scope, inside.pid, line)]
+
+        with captured([inside], tmp_path / "image", also=also) as image:
+            report_leaks(image.scope, outside_holders([inside.pid]))
+            assert f"shared with {outside.pid} (pytest) in its memory" in names(image)
+
+
+def test_everything_that_cannot_be_rebuilt_is_named_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "linked"
+    libc = ctypes.CDLL(None)
+
+    def setup() -> None:
+        os.open(path, os.O_RDWR | os.O_CREAT)  # 0
+        os.link(path, tmp_path / "other")
+        path.unlink()
+        assert libc.syscall(323, 1) == 1  # userfaultfd
+        os.open("/proc/self/ns/net", os.O_RDONLY)  # 2
+        os.open("/dev/ptmx", os.O_RDWR)  # 3
+        os.open("/dev/loop-control" if os.path.exists("/dev/loop-control") else "/dev/kmsg", os.O_RDONLY)  # 4
+        leased = os.open(tmp_path / "leased", os.O_RDWR | os.O_CREAT)  # 5
+        fcntl.fcntl(leased, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        os.dup2(leased, 9)
+        os.open(os.fsencode(tmp_path) + b"/caf\xe9", os.O_RDWR | os.O_CREAT)  # 6
+
+    original = Process(setup)
+    with contextlib.closing(original), captured([original], tmp_path / "image") as image:
+        lines = names(image).splitlines()
+        assert [re.findall(r"fd (\d+) ", line)[0] for line in lines] == list("0123456")
+        for line, reason in zip(
+            lines,
+            ["other names", "registrations", "namespace", "pseudo-terminal", "device", "LEASE", "UTF-8"],
+            strict=True,
+        ):
+            assert reason in line
+
+
+def test_a_terminal_of_somebody_else_is_left_outside(tmp_path: Path) -> None:
+    master, slave = os.openpty()
+    rdev = os.fstat(slave).st_rdev
+    key = f"tty[{os.major(rdev)}:{os.minor(rdev)}]"
+    original = Process(lambda: keep_only([slave], 0), close=False)
+    with contextlib.closing(original):
+        with captured([original], tmp_path / "image") as image:
+            assert f"--external '{key}'" in names(image)
+        with captured([original], tmp_path / "image", externals=frozenset([key])) as image:
+            assert names(image) == ""
+            with contextlib.closing(Target()) as target:
+                target.rebuild(image, inherited={key: slave})
+                assert os.isatty(target.process.take(0))
+    os.close(master)
+    os.close(slave)
+
+
+def test_locks_are_taken_again(tmp_path: Path) -> None:
+    path = tmp_path / "locked"
+    path.write_bytes(bytes(100))
+
+    def setup() -> None:
+        a = os.open(path, os.O_RDWR)  # 0
+        fcntl.flock(a, fcntl.LOCK_SH)
+        b = os.open(tmp_path / "posix", os.O_RDWR | os.O_CREAT)  # 1
+        fcntl.lockf(b, fcntl.LOCK_EX, 10, 5)
+        fcntl.lockf(b, fcntl.LOCK_SH, 0, 50)
+        os.dup2(b, 8)
+        c = os.open(path, os.O_RDWR)  # 2
+        fcntl.fcntl(c, F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 60, 7, 0))
+
+    with replayed(setup, tmp_path / "image") as (image, process):
+        assert sum(len(file.locks) for file in image.files) == 2
+        assert len(image.tables[0].locks) == 2
+        with path.open("rb+") as mine:
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with pytest.raises(BlockingIOError):
+                fcntl.lockf(mine, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 66)
+            fcntl.lockf(mine, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 67)
+        with (tmp_path / "posix").open("rb+") as mine:
+            with pytest.raises(BlockingIOError):
+                fcntl.lockf(mine, fcntl.LOCK_EX | fcntl.LOCK_NB, 10, 5)
+            fcntl.lockf(mine, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, 1000)
+            fcntl.lockf(mine, fcntl.LOCK_EX | fcntl.LOCK_NB, 10, 15)
+        assert "POSIX" in process.fdinfo(8)
+
+
+def test_signals_of_files_keep_their_owner(tmp_path: Path) -> None:
+    def setup() -> None:
+        r, _ = os.pipe()
+        fcntl.fcntl(r, fcntl.F_SETSIG, signal.SIGRTMIN + 3)
+        fcntl.fcntl(r, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(r, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+
+    original = Process(setup)
+    with contextlib.closing(original), captured([original], tmp_path / "image") as image:
+        image.scope.blockers.raise_if_any()
+        assert image.files[0].owner == Owner(1, original.pid, signal.SIGRTMIN + 3)
+        target = Target()
+        with contextlib.closing(target):
+            # In a restore the process ids are the same; here they are not.
+            image.files[0] = msgspec.structs.replace(image.files[0], owner=Owner(1, target.process.pid, 37))
+            target.rebuild(image)
+            fd = target.process.take(0)
+            assert fcntl.fcntl(fd, fcntl.F_GETOWN) == target.process.pid
+            assert fcntl.fcntl(fd, fcntl.F_GETSIG) == 37
+            assert fcntl.fcntl(fd, fcntl.F_GETFL) == os.O_ASYNC | os.O_NONBLOCK
+    original = Process(lambda: (os.pipe(), fcntl.fcntl(0, fcntl.F_SETOWN, os.getppid())))
+    with contextlib.closing(original), captured([original], tmp_path / "image") as image:
+        assert f"its signals go to {os.getpid()}" in names(image)
+
+
+def test_files_are_checked_before_a_restore(tmp_path: Path) -> None:
+    read, written, directory = tmp_path / "read", tmp_path / "written", tmp_path / "directory"
+    read.write_bytes(b"12345")
+    directory.mkdir()
+
+    def setup() -> None:
+        os.open(read, os.O_RDONLY)
+        os.write(os.open(written, os.O_WRONLY | os.O_CREAT), b"12345")
+        os.open(written, os.O_RDONLY)
+        os.open(directory, os.O_RDONLY)
+        os.open("/proc/meminfo", os.O_RDONLY)
+        os.open("/dev/null", os.O_RDONLY)
+
+    original = Process(setup)
+    with contextlib.closing(original), captured([original], tmp_path / "image") as image:
+        check_files(image.files)
+        written.write_bytes(b"1234567")  # a job that goes on writes on
+        (directory / "new").touch()
+        check_files(image.files)
+        times = read.stat().st_mtime_ns
+        read.write_bytes(b"54321")
+        with pytest.raises(FileChanged, match="is not the file it was") as caught:
+            check_files(image.files)
+        assert str(read) in str(caught.value)
+        os.utime(read, ns=(times, times))
+        check_files(image.files)
+        written.write_bytes(b"12")
+        with pytest.raises(FileChanged, match="was 5 bytes long and has 2 now"):
+            check_files(image.files)
+        written.write_bytes(b"12345")
+        (directory / "new").unlink()
+        directory.rmdir()
+        directory.touch()
+        with pytest.raises(FileChanged, match="was a directory and is a regular file now"):
+            check_files(image.files)
+        read.unlink()
+        with pytest.raises(FileMissing, match=re.escape(str(read))):
+            check_files(image.files)
+
+
+def test_many_descriptors_are_quick(tmp_path: Path) -> None:
+    count = 4000
+
+    def setup() -> None:
+        poll = select.epoll()  # 0
+        for _ in range(count // 4):
+            _, w = os.pipe()
+            poll.register(w, select.EPOLLOUT)
+            os.dup(w)
+            os.eventfd(0)
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    original = Process(setup)
+    with contextlib.closing(original):
+        began = time.process_time()
+        with captured([original], tmp_path / "image") as image:
+            assert time.process_time() - began < 3
+            assert len(image.files) == 1 + count // 4 * 3
+            assert len(image.tables[0].descriptors) == 1 + count
+            before = original.portrait()
+            original.close()
+            with contextlib.closing(Target()) as target:
+                began = time.process_time()
+                target.rebuild(image)
+                assert time.process_time() - began < 3
+                assert target.process.portrait() == before

@@ -1,0 +1,31 @@
+"""Open files: positions and flags, who shares them, and the kernel objects behind descriptors."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.program import Program, Run
+from harness.ways import WAYS, Way
+
+PROGRAMS = [
+    Program("file_positions"),
+    Program("file_sharing"),
+    Program("unlinked_file"),
+    Program("directories"),
+    Program("pipes"),
+    Program("pipes_across_fork"),
+    Program("fifos"),
+    Program("devices"),
+    Program("eventfds"),
+    Program("epolls"),
+    Program("epoll_shared"),
+    Program("timerfds"),
+    Program("signalfds"),
+    Program("proc_files"),
+]
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.id)
+def test_survives(run: Run, way: Way) -> None:
+    way(run)
