@@ -23,8 +23,10 @@ from orchestrator.kinds.scope import Scope
 from orchestrator.linux.kcmp import kcmp_epoll_tfd
 from orchestrator.tape.build import Tape
 
-_EPOLL_CTL_ADD = 1
-_EPOLLERR, _EPOLLHUP, _EPOLLEXCLUSIVE, _EPOLLWAKEUP, _EPOLLONESHOT, _EPOLLET = 8, 16, 1 << 28, 1 << 29, 1 << 30, 1 << 31
+_EPOLL_CTL_ADD, _EPOLL_CTL_MOD = 1, 3
+_EPOLLEXCLUSIVE, _EPOLLWAKEUP, _EPOLLONESHOT, _EPOLLET = 1 << 28, 1 << 29, 1 << 30, 1 << 31
+_EVERYTHING = 0x27DF
+"""EPOLLIN to EPOLLRDHUP."""
 _PRIVATE = _EPOLLEXCLUSIVE | _EPOLLWAKEUP | _EPOLLONESHOT | _EPOLLET
 _event = struct.Struct("=IQ" if os.uname().machine == "x86_64" else "=I4xQ")
 _EPIOCSPARAMS, _EPIOCGPARAMS = 0x40088A01, 0x80088A02
@@ -144,19 +146,41 @@ def _connect(file: OpenFile, depot: Depot) -> None:
     # Those that are disarmed come first, so that waiting returns nothing else.
     for entry in sorted((entry for entry in body.registrations if not entry.late), key=_is_armed):
         depot.tape.dup3(depot.slot(entry.file), entry.fd, O_CLOEXEC)
-        _add(depot.tape, poll, entry)
+        if _is_armed(entry):
+            _add(depot.tape, poll, entry)
+        elif entry.fd:
+            _add_disarmed(depot.tape, poll, entry)
+        else:
+            _add_almost_disarmed(depot.tape, poll, entry)
         depot.tape.close(entry.fd)
 
 
 def _is_armed(entry: Registration) -> bool:
+    """Whether it is not one with EPOLLONESHOT that has fired."""
     return not entry.events & _EPOLLONESHOT or bool(entry.events & ~_PRIVATE)
 
 
-def _add(tape: Tape, poll: int, entry: Registration) -> None:
-    tape.epoll_ctl(poll, _EPOLL_CTL_ADD, entry.fd, _event.pack(entry.events, entry.data))
-    if not _is_armed(entry):
-        # Adding always asks for EPOLLERR and EPOLLHUP. Where they hold already, waiting once disarms it again.
-        tape.epoll_wait(poll, tape.space(_event.size), 1, 0)
+def _add(tape: Tape, poll: int, entry: Registration, events: int = 0) -> None:
+    tape.epoll_ctl(poll, _EPOLL_CTL_ADD, entry.fd, _event.pack(entry.events | events, entry.data))
+
+
+def _add_almost_disarmed(tape: Tape, poll: int, entry: Registration) -> None:
+    """Add what shall not fire. The kernel asks for EPOLLERR and EPOLLHUP nevertheless: let those fire that hold."""
+    _add(tape, poll, entry)
+    tape.epoll_wait(poll, tape.space(_event.size), 1, 0)
+
+
+def _add_disarmed(tape: Tape, poll: int, entry: Registration) -> None:
+    """Add what has fired, by letting it fire: nearly every file is ready for something.
+
+    If it does not, epoll_wait returns 0, where the epoll stands as a descriptor for this moment, and what is
+    asked for is reduced to EPOLLERR and EPOLLHUP. If it fires, 1 is no epoll with such an entry.
+    """
+    _add(tape, poll, entry, _EVERYTHING)
+    tape.dup3(poll, 0, O_CLOEXEC)
+    fired = tape.epoll_wait(poll, tape.space(_event.size), 1, 0)
+    tape.epoll_ctl(fired, _EPOLL_CTL_MOD, entry.fd, _event.pack(entry.events, entry.data), may_fail=True)
+    tape.close(0)
 
 
 def _settle(file: OpenFile, settling: Settling) -> None:
@@ -164,7 +188,7 @@ def _settle(file: OpenFile, settling: Settling) -> None:
     if settling.first:
         for entry in body.registrations:
             if entry.late:
-                _add(settling.tape, settling.fd, entry)
+                (_add if _is_armed(entry) else _add_almost_disarmed)(settling.tape, settling.fd, entry)
 
 
 KIND = FileKind("epoll", EventPoll, _recognise, _capture, _rebuild, _settle, connect=_connect, order=10)

@@ -87,7 +87,10 @@ def _belongs_to_process(path: str) -> bool:
 
 
 def _rebuild(file: OpenFile, depot: Depot) -> None:
-    depot.tape.openat(AT_FDCWD, file.body.path, open_flags(file.flags), 0)
+    flags = open_flags(file.flags)
+    if file.body.file_type != stat.S_IFDIR:
+        flags &= ~os.O_DIRECTORY  # a part of O_TMPFILE
+    depot.tape.openat(AT_FDCWD, file.body.path, flags, 0)
     if not file.flags & os.O_PATH:
         seek(depot.tape, 0, file)
     depot.keep(0, depot.slot(file.id))

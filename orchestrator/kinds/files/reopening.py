@@ -29,7 +29,9 @@ def reopen(depot: Depot, source: int, file: OpenFile, *, scratch: int = 0) -> No
     ``scratch`` is the lowest number that is free.
     """
     path = f"{depot.proc}/self/fd/{source}"
-    depot.tape.openat(AT_FDCWD, path, file.flags & _OPENED | os.O_NOCTTY | O_CLOEXEC, 0)
+    # O_DIRECTORY may be there as a part of O_TMPFILE.
+    flags = file.flags & _OPENED & ~os.O_DIRECTORY
+    depot.tape.openat(AT_FDCWD, path, flags | os.O_NOCTTY | O_CLOEXEC, 0)
     seek(depot.tape, scratch, file)
     depot.keep(scratch, depot.slot(file.id))
 

@@ -48,11 +48,14 @@ def _capture(view: FdView, scope: Scope) -> TimerFd:  # noqa: ARG001 - the signa
     # A periodic timer that has expired stands still until it is read or asked; ask before reading the ticks.
     interval, left = timerfd_gettime(view.local)
     info = read_fdinfo(view.pid, view.fd)
+    ticks = int(info.get("ticks") or "")
+    if interval and ticks and not left:
+        left = 1  # it expired once more just now; one that is not armed has no ticks
     clock, flags = int(info.get("clockid") or ""), int(info.get("settime flags") or "", 8)
     at = 0
     if left and flags & _TFD_TIMER_ABSTIME and clock in _WALL_CLOCKS:
         at = time.clock_gettime_ns(time.CLOCK_REALTIME) + left
-    return TimerFd(clock, int(info.get("ticks") or ""), flags, left, interval, at)
+    return TimerFd(clock, ticks, flags, left, interval, at)
 
 
 def timerfd_gettime(fd: int) -> tuple[int, int]:
