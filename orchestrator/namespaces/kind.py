@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.ids import HostPid
+from orchestrator.kinds.files.kind import Depot
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
 from orchestrator.tape.build import Tape
@@ -42,5 +43,7 @@ class NamespaceKind:
     """What orch itself does from outside (netlink), after ``rebuild``, with that process waiting."""
     check: Callable[[Any], None] | None = None
     """Before anything is restored: raise a RestoreError if it cannot be rebuilt here."""
+    fill: Callable[[Any, Depot], None] | None = None
+    """In the depot, before it opens any file: what is made of the image's page data and shared objects."""
     fresh: Callable[[Tape], None] | None = None
     """For a namespace made anew on request (--new) when the image has no record of it: its minimum (/proc, lo up)."""
