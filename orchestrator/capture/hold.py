@@ -144,9 +144,10 @@ class HeldJob:
             process.memory = ProcMemory(pid)
             process.pidfd = pidfd_open(pid)
             at = tracee.vdso_syscall_address(process.auxv)
+            stone = tracee.stepping_stone_address(process.auxv)
             for tid in sorted(tids, key=lambda tid: int(tid) != pid):
                 vtid = process.pid if int(tid) == pid else Tid(read_status(pid, tid).ns_pid[-1])
-                thread = Tracee(tid, process.pid, Tid(vtid), process.memory, at)
+                thread = Tracee(tid, process.pid, Tid(vtid), process.memory, at, stone)
                 thread.load()
                 self._tracees[tid] = thread
                 process.threads.append(thread)

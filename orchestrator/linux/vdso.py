@@ -35,6 +35,14 @@ def syscall_offset(instruction: bytes) -> int:
 
 
 @cache
+def slack_offset(size: int) -> int:
+    """Return the offset of ``size`` unused bytes behind the vDSO's own, -1 if there are not so many."""
+    image = own_image()
+    start = len(image.rstrip(b"\0")) + 63 & ~63
+    return start if image and start + size <= len(image) else -1
+
+
+@cache
 def digest() -> str:
     """Name this kernel's vDSO, to know one that came from another kernel."""
     import hashlib

@@ -58,15 +58,18 @@ class Tracee:
     """A stopped task. ``registers`` and ``sigmask`` are the task's own, not those of a tape."""
 
     __slots__ = (
-        "_extra_signals", "_playing", "memory", "pid", "registers", "sigmask", "stopped_by", "syscall_at", "tid", "vtid", "xstate",
+        "_extra_signals", "_playing", "memory", "pid", "registers", "sigmask", "stone_at", "stopped_by", "syscall_at", "tid", "vtid", "xstate",
     )  # fmt: skip
 
-    def __init__(self, tid: HostTid, pid: Pid, vtid: Tid, memory: Memory, syscall_at: FarAddr) -> None:
+    def __init__(
+        self, tid: HostTid, pid: Pid, vtid: Tid, memory: Memory, syscall_at: FarAddr, stone_at: FarAddr = FarAddr(0)
+    ) -> None:
         self.tid = tid
         self.pid = pid
         self.vtid = vtid
         self.memory = memory
         self.syscall_at = syscall_at
+        self.stone_at = stone_at
         self.registers: list[int] = []
         self.xstate = b""
         self.sigmask = 0
@@ -81,9 +84,16 @@ class Tracee:
         self.sigmask = ptrace.get_sigmask(self.tid)
 
     def call(self, number: int, *arguments: int) -> int:
-        """Make one system call at the task's own syscall instruction; return its result or -errno."""
+        """Make one system call outside of any workspace; return its result or -errno.
+
+        It heals itself where there is room for a stepping stone.
+        """
         registers = self.registers.copy()
-        arch.set_call(registers, self.syscall_at, number, arguments)
+        at = self.syscall_at
+        if self.stone_at:
+            at = self.stone_at
+            self.memory.write(at, arch.stepping_stone(self._resumable_registers(), self.sigmask))
+        arch.set_call(registers, at, number, arguments)
         ptrace.set_sigmask(self.tid, (1 << 64) - 1)
         ptrace.set_regset(self.tid, ptrace.NT_PRSTATUS, arch.pack_registers(registers))
         for _ in ("entry", "exit"):
@@ -210,6 +220,16 @@ def wait_held(tid: HostTid) -> int:
         except OSError as error:
             if error.errno != errno.ESRCH:
                 raise
+
+
+def stepping_stone_address(auxv: bytes) -> FarAddr:
+    """Return an address in a task's vDSO where code fits that nobody else uses, 0 without one.
+
+    Writing there gives the process a copy of that page of its own; the code stays behind, and unused.
+    """
+    base = vdso.base_from_auxv(auxv)
+    offset = vdso.slack_offset(arch.STONE_SIZE)
+    return FarAddr(base + offset if base and offset >= 0 else 0)
 
 
 def vdso_syscall_address(auxv: bytes) -> FarAddr:
