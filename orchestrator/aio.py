@@ -85,7 +85,10 @@ async def checkpoint(
 
 async def wait(job: StartedJob) -> int:
     """Wait until a job that we have started has ended; return its exit code. Cancelling leaves the job alone."""
-    return await trio.to_thread.run_sync(job.wait, abandon_on_cancel=True)
+    if job.reports.closed:
+        return job.wait()
+    await trio.lowlevel.wait_readable(job.reports)
+    return job.wait()
 
 
 async def kill_job(name: str) -> None:

@@ -36,14 +36,15 @@ class StartedJob(Job):
 
     def __init__(self, job: Job, reports: IO[bytes]) -> None:
         super().__init__(job.record)
-        self._reports = reports
+        self.reports = reports
+        """Readable once the job has ended."""
         self._exit_code: int | None = None
 
     def wait(self) -> int:
         """Wait until the job has ended; return its root's exit code, or -N if it died of signal N."""
         if self._exit_code is None:
-            with self._reports:
-                status = read_report(self._reports.readline()).status
+            with self.reports:
+                status = read_report(self.reports.readline()).status
             if status is None:
                 raise OrchError(f"the supervisor of {self.name} did not say how the job ended")
             self._exit_code = os.waitstatus_to_exitcode(status)
