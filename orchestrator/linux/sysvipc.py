@@ -1,4 +1,4 @@
-"""System V IPC: the lists in /proc/sysvipc, the calls that read objects, the structs that set them up. See sysvipc(7)."""
+"""System V IPC: lists in /proc/sysvipc, calls that read objects, structs that set them up. See sysvipc(7)."""
 
 from __future__ import annotations
 

@@ -6,6 +6,8 @@ pyroute2 is imported only where a job has such a namespace.
 from __future__ import annotations
 
 import os
+import socket
+import struct
 from typing import Any, NamedTuple
 
 from orchestrator.errors import RebuildFailed
@@ -18,12 +20,16 @@ from orchestrator.namespaces.inside import inside
 from orchestrator.namespaces.kind import NamespaceKind
 from orchestrator.namespaces.net_messages import NetMessages, read_messages, rebuild_messages
 from orchestrator.namespaces.net_sysctl import changed_sysctls, read_net_sysctls, write_net_sysctls
+from orchestrator.tape.build import Tape
 
 _LOOPBACK = "loopback"
 _KINDS = frozenset((_LOOPBACK, "dummy", "veth"))
 _IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
 _SETTABLE = 0x80 | 0x100 | 0x200 | 0x1000  # IFF_NOARP, PROMISC, ALLMULTI, MULTICAST
 _DEFAULT_QDISCS = frozenset(("noqueue", "pfifo_fast", "fq_codel", "noop", "mq"))
+_SIOCSIFFLAGS = 0x8914
+_IFREQ = struct.Struct("=16sh22x")  # struct ifreq with ifr_flags
+assert _IFREQ.size == 40
 _TABLE_NAMES = {"ip_tables_names": "iptables", "ip6_tables_names": "ip6tables", "arp_tables_names": "arptables"}
 
 
@@ -169,9 +175,8 @@ def _rebuild_outside(record: NetNamespace, pid: HostPid) -> None:
         inside(pid, ["net"], lambda: _rebuild_inside(record), None)
     except (OSError, RuntimeError) as error:
         notes = "; ".join(getattr(error, "__notes__", ()))
-        raise RebuildFailed(
-            f"the network namespace cannot be rebuilt: {error}" + (f" ({notes})" if notes else "")
-        ) from error
+        where = f" ({notes})" if notes else ""
+        raise RebuildFailed(f"the network namespace cannot be rebuilt: {error}{where}") from error
 
 
 def _rebuild_inside(record: NetNamespace) -> None:
@@ -205,22 +210,11 @@ def _set(route: Any, link: Link) -> None:
         route.link("property_add", index=link.index, altname=name)
 
 
-def _check(record: NetNamespace) -> None:
-    import pyroute2  # noqa: F401 - where it is missing, say so before anything is made
+def fresh(tape: Tape) -> None:
+    """Write the entries that bring lo up. Descriptor 0 must be free."""
+    tape.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, 0)
+    tape.ioctl(0, _SIOCSIFFLAGS, _IFREQ.pack(b"lo", _IFF_UP))
+    tape.close(0)
 
 
-def _bring_lo_up(pid: HostPid) -> None:
-    """Bring lo up in the network namespace of a process."""
-    import pyroute2  # noqa: F401
-
-    inside(pid, ["net"], _lo_up, None)
-
-
-def _lo_up() -> None:
-    from pyroute2 import IPRoute
-
-    with IPRoute() as route:
-        route.link("set", index=1, state="up")
-
-
-KIND = NamespaceKind("net", nsfs.CLONE_NEWNET, NetNamespace, _capture, outside=_rebuild_outside, check=_check)
+KIND = NamespaceKind("net", nsfs.CLONE_NEWNET, NetNamespace, _capture, outside=_rebuild_outside, fresh=fresh)

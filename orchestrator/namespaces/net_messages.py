@@ -91,11 +91,11 @@ def _routes(link: Netlink, family: int) -> list[bytes]:
 
 
 def _neighbours(link: Netlink, family: int) -> list[bytes]:
-    found = []
-    for payload in link.dump(netlink.RTM_GETNEIGH, _ndmsg.pack(family, 0, 0, 0, 0, 0, 0)):
-        if _ndmsg.unpack_from(payload)[4] & _NUD_PERMANENT:
-            found.append(without_attributes(payload, _ndmsg.size, {_NDA_CACHEINFO, _NDA_PROBES}))
-    return found
+    return [
+        without_attributes(payload, _ndmsg.size, {_NDA_CACHEINFO, _NDA_PROBES})
+        for payload in link.dump(netlink.RTM_GETNEIGH, _ndmsg.pack(family, 0, 0, 0, 0, 0, 0))
+        if _ndmsg.unpack_from(payload)[4] & _NUD_PERMANENT
+    ]
 
 
 def rebuild_messages(wanted: NetMessages) -> None:
@@ -144,9 +144,9 @@ def _add_routes(link: Netlink, routes: list[bytes]) -> None:
             except OSError as error:
                 failed.append((payload, error))
         if len(failed) == len(waiting):
-            error = failed[0][1]
-            error.add_note(f"add route {failed[0][0].hex()}")
-            raise error
+            payload, reason = failed[0]
+            reason.add_note(f"add route {payload.hex()}")
+            raise reason
         waiting = [payload for payload, _ in failed]
 
 

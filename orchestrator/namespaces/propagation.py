@@ -59,9 +59,8 @@ class Bases(NamedTuple):
 def base_propagation(common: Sequence[tuple[Mount, Mount]]) -> Bases:
     """Find the change of the whole tree that explains most. ``common`` pairs orch's mounts with the job's."""
     bases: tuple[Propagation, ...] = ("private", "slave", "slave+shared", "shared", "host")
-    return min(
-        (_judge(base, common) for base in bases), key=lambda found: (len(found.impossible), len(found.deviations))
-    )
+    judged = [_judge(base, common) for base in bases]
+    return min(judged, key=lambda found: (len(found.impossible), len(found.deviations)))
 
 
 def _judge(base: Propagation, common: Sequence[tuple[Mount, Mount]]) -> Bases:

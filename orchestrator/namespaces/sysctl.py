@@ -1,4 +1,4 @@
-"""Settings under /proc/sys that belong to a namespace. Which namespace is that of the task at the file, not of the mount."""
+"""Settings under /proc/sys that belong to a namespace: to that of the task at the file, whatever /proc it is in."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def note_undo_lists(scope: Scope, pids: Iterable[HostPid], blank: int, *, thread
 
 
 def note_shared_undo(scope: Scope, pids: list[HostPid]) -> None:
-    """The same for a job in our own IPC namespace, where most semaphores may have nothing to do with it."""
+    """Do that for a job in our own IPC namespace, where most semaphores may have nothing to do with it."""
     operated = [row for row in sysvipc.read_semaphores() if row.otime]
     if not operated:  # nothing to undo anywhere
         return
