@@ -16,7 +16,13 @@ from benchmarks.bounds import Bounds
 from benchmarks.cases import CASES, case_named
 from benchmarks.engines import Criu, Engine, Orch
 from benchmarks.figures import Figure
-from benchmarks.processes import BenchmarkError, become_subreaper, end_everything_below, run_command
+from benchmarks.processes import (
+    BenchmarkError,
+    become_subreaper,
+    end_everything_below,
+    keep_descriptors,
+    run_command,
+)
 from benchmarks.trial import Trials
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -131,6 +137,7 @@ def main(arguments: Sequence[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, leave)
     become_subreaper()
+    keep_descriptors()
     try:
         with cgroup.parent() as cgroups, tempfile.TemporaryDirectory(prefix="orch-bench-", dir=chosen.dir) as directory:
             try:

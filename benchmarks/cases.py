@@ -42,10 +42,10 @@ class Measure:
 
 
 MEASURES = (
-    Measure("freezing_us", "freezing, until all are held"),
     Measure("frozen_us", "frozen, job goes on"),
-    Measure("gap_us", "longest gap the job felt"),
+    Measure("freezing_us", "of frozen: until all are held"),
     Measure("memwrite_us", "of frozen: writing memory"),
+    Measure("gap_us", "longest gap the job felt"),
     Measure("checkpoint_wall_us", "checkpoint command, job goes on"),
     Measure("kill_frozen_us", "frozen, job ends"),
     Measure("kill_wall_us", "checkpoint command, job ends"),

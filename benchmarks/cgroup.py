@@ -52,3 +52,11 @@ def remove(path: Path) -> None:
         if below.is_dir():
             remove(below)
     path.rmdir()
+
+
+def remove_named(name: str) -> None:
+    """Remove every cgroup of a name, wherever it is: a restored job's has the name, but another parent."""
+    mount = parse_mountinfo(Path("/proc/self/mountinfo").read_text())
+    if mount is not None:
+        for path in sorted(mount.rglob(name)):
+            remove(path)

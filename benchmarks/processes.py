@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import select
 import signal
 import time
@@ -36,6 +37,19 @@ def become_subreaper() -> None:
     """Make orphans below this process its children. See PR_SET_CHILD_SUBREAPER in prctl(2)."""
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def keep_descriptors() -> None:
+    """Hand no descriptor beyond the standard ones on to commands and jobs, whatever this process was given.
+
+    A job that shares a pipe with somebody outside is rightly refused.
+    """
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if int(name) > 2:
+                os.set_inheritable(int(name), False)
+        except OSError:  # the listing's own
+            pass
 
 
 def wait_readable(fd: int, timeout_s: float = TIMEOUT_S) -> bool:
@@ -93,13 +107,23 @@ def run_command(
         raise BenchmarkError(f"{name} took longer than {timeout_s:.0f} s")
     code = os.waitstatus_to_exitcode(status)
     if code != 0:
-        raise BenchmarkError(f"{name} ended with {code}: {_last_line(log)}")
+        raise BenchmarkError(f"{name} ended with {code}: {last_message(log.read_text(errors='replace'))}")
     return Finished(wall_us, usage.ru_maxrss * 1024)
 
 
-def _last_line(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+def last_message(text: str) -> str:
+    """Return the last line of a log that is not a hint."""
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("hint:")]
     return lines[-1] if lines else "(no message)"
+
+
+def peak_memory(pid: int) -> int:
+    """Return the peak resident size of a running process, in bytes; 0 if it is gone."""
+    try:
+        found = re.search(r"^VmHWM:\s*(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return int(found[1]) * 1024 if found else 0
 
 
 def children(pid: int) -> list[int]:

@@ -18,8 +18,8 @@ Written by `python -m benchmarks`; run it again rather than edit it. The systems
 the median of the repetitions, with the least and the most in brackets. The ratio is orch's median over CRIU's: below 1,
 orch is faster or smaller.
 
-- *Freezing* and *frozen* are what each system says of itself; *longest gap* is what the job's own clock saw, beating
-  once a millisecond.
+- *Frozen* is what each system says of itself, from the first task that stops to the last that goes on; *longest gap* is
+  what the job's own clock saw, beating once a millisecond.
 - *Restore: the work* leaves out the start of the command itself, which for orch is mostly Python and the import of
   libraries; that stands in a row of its own.
 - Every job checked its own memory, children or threads, after its checkpoint and after its restore; a figure of a

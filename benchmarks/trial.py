@@ -96,3 +96,4 @@ class Trials:
             finally:
                 end_everything_below()
                 cgroup.remove(home)
+                cgroup.remove_named(home.name)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from benchmarks import cgroup, machine
 from benchmarks.bounds import TITLES, Bounds
 from benchmarks.engines import parse_criu_stats, parse_json_stats, read_pid
-from benchmarks.processes import BenchmarkError
+from benchmarks.processes import BenchmarkError, children, last_message, peak_memory
 from benchmarks.workload import parse_answer
 
 CRIU_DUMP = """\
@@ -86,3 +88,20 @@ def test_bounds_come_back_from_json_and_each_has_a_title() -> None:
     bounds = Bounds.from_json(json.dumps({key: number for number, key in enumerate(TITLES)}))
     assert bounds.copy_ms == 0
     assert bounds.read_fresh_ms == len(TITLES) - 1
+
+
+def test_a_failure_is_told_by_the_last_line_that_is_not_a_hint() -> None:
+    assert last_message("orch: working\norch: no such job\nhint: try ps\n\n") == "orch: no such job"
+    assert last_message("") == "(no message)"
+
+
+def test_peak_memory_of_this_process_is_what_the_kernel_counts() -> None:
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    assert peak_memory(os.getpid()) == pytest.approx(own, rel=0.1)
+
+
+def test_a_process_that_is_gone_has_no_memory_and_no_children() -> None:
+    pid = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitpid(pid, 0)
+    assert peak_memory(pid) == 0
+    assert children(pid) == []
