@@ -13,6 +13,7 @@ from orchestrator.kinds.files.kind import FdView
 
 _SIOCINQ = 0x541B
 _SIOCOUTQ = 0x5411
+_SIOCOUTQNSD = 0x894B
 _ucred = struct.Struct("=iII")
 assert _ucred.size == 12
 
@@ -44,6 +45,11 @@ def waiting_bytes(fd: int) -> int:
 def unsent_bytes(fd: int) -> int:
     """Return what was sent and not yet taken; memory in Unix sockets, unacknowledged bytes in TCP."""
     return _int_ioctl(fd, _SIOCOUTQ)
+
+
+def never_sent_bytes(fd: int) -> int:
+    """Return what a TCP socket was given and has not sent even once."""
+    return _int_ioctl(fd, _SIOCOUTQNSD)
 
 
 def _int_ioctl(fd: int, request: int) -> int:

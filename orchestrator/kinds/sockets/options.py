@@ -196,6 +196,8 @@ def capture_options(sock: socket.socket, *levels: int) -> SocketOptions:
             continue
         if row.name == "IP_MULTICAST_ALL" and SOL_IPV6 in levels:
             continue  # IPV6_MULTICAST_ALL is the one that counts there
+        if "MULTICAST" in row.name and SOL_TCP in levels:
+            continue  # accepted sockets show other values, and streams cannot set them
         value = _read(sock, row.level, row.number, len(row.fresh))
         if value is not None and value != row.fresh:
             others.append(Option(row.level, row.number, value))

@@ -1,0 +1,162 @@
+"""TCP connections, both ends of which are in the job. See tcp(7)."""
+
+from __future__ import annotations
+
+import select
+import socket
+
+from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile
+from orchestrator.kinds.files.reopening import set_status
+from orchestrator.kinds.record import Record
+from orchestrator.kinds.scope import Scope
+from orchestrator.kinds.sockets.borrow import borrow, poll_now
+from orchestrator.kinds.sockets.inet_address import InetAddress, check_port, parse_address
+from orchestrator.kinds.sockets.options import (
+    SO_RCVBUFFORCE,
+    SO_SNDBUFFORCE,
+    SOL_SOCKET,
+    SOL_TCP,
+    TCP_CONGESTION,
+    TCP_ULP,
+    SocketOptions,
+    capture_options,
+    has_filter,
+    set_int,
+    write_buffers,
+    write_options,
+)
+from orchestrator.kinds.sockets.refused import Refused
+from orchestrator.kinds.sockets.tcp import STATES, congestion, is_tcp, levels, tcp_state
+from orchestrator.kinds.sockets.tcp_peers import TcpPeers
+from orchestrator.kinds.sockets.tcp_repair import (
+    TCP_REPAIR,
+    TCP_REPAIR_OFF,
+    TcpState,
+    read_state,
+    repairing,
+    write_beginning,
+    write_contents,
+    write_pieces,
+)
+from orchestrator.linux.sockdiag import TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_FIN_WAIT2
+
+_TCP_CORK = 3
+_FIN_SENT = (TCP_FIN_WAIT1, TCP_FIN_WAIT2)
+_SUPPORTED = (TCP_ESTABLISHED, TCP_CLOSE_WAIT, *_FIN_SENT)
+_LATE = ((SOL_SOCKET, socket.SO_REUSEADDR), (SOL_TCP, _TCP_CORK))
+"""Options that leaving the repair mode resets, or that would hold back what it sends."""
+_SLACK = 1 << 20
+
+
+class TcpConnection(Record, frozen=True, tag="tcp-connection"):
+    """One end of a connection."""
+
+    ino: int
+    family: int
+    local: InetAddress
+    remote: InetAddress
+    state: TcpState
+    fin_sent: bool
+    """It has shut down sending."""
+    fin_received: bool
+    congestion: str
+    options: SocketOptions
+    owner: tuple[int, int]
+
+
+def capture_connection(view: FdView, scope: Scope) -> TcpConnection | None:
+    """Record a connected TCP socket."""
+    try:
+        with borrow(view.local) as sock:
+            return _capture(view, scope, sock)
+    except Refused as refusal:
+        scope.unsupported(view.pid, view.what, f"a TCP connection: {refusal.reason}", refusal.hint)
+        return None
+
+
+def _capture(view: FdView, scope: Scope, sock: socket.socket) -> TcpConnection:
+    family = sock.getsockopt(SOL_SOCKET, socket.SO_DOMAIN)
+    state = tcp_state(sock)
+    if state not in _SUPPORTED:
+        raise Refused(f"it is in state {STATES[state]}")
+    local, remote = parse_address(sock.getsockname()), parse_address(sock.getpeername())
+    ready = poll_now(sock.fileno(), select.POLLPRI)
+    if ready & select.POLLPRI:
+        raise Refused("urgent data waits in it")
+    if ready & select.POLLERR:
+        raise Refused("an error waits in it to be reported")
+    if sock.getsockopt(SOL_TCP, TCP_ULP, 16).rstrip(b"\0"):
+        raise Refused("the kernel encrypts it (TLS)")
+    if has_filter(sock):
+        raise Refused("a BPF program filters what it receives")
+    fin_sent, fin_received = state in _FIN_SENT, state == TCP_CLOSE_WAIT
+    TcpPeers.of(scope, view.pid).add(view, local, remote)
+    options = capture_options(sock, *levels(family))
+    with repairing(sock):
+        numbers = read_state(sock, fin_sent=fin_sent, fin_received=fin_received)
+    return TcpConnection(
+        view.stat.st_ino,
+        family,
+        local,
+        remote,
+        numbers,
+        fin_sent,
+        fin_received,
+        congestion(sock),
+        options,
+        (view.stat.st_uid, view.stat.st_gid),
+    )
+
+
+def rebuild_connection(file: OpenFile, depot: Depot) -> None:
+    """Write the tape entries that make an end of a connection, silent yet."""
+    body: TcpConnection = file.body
+    tape, state = depot.tape, body.state
+    tape.socket(body.family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, socket.IPPROTO_TCP)
+    write_options(tape, 0, body.options, skip=_LATE)
+    tape.setsockopt(0, SOL_TCP, TCP_CONGESTION, body.congestion.encode(), len(body.congestion))
+    set_int(tape, 0, SOL_SOCKET, SO_SNDBUFFORCE, 2 * len(state.send_queue) + _SLACK)
+    set_int(tape, 0, SOL_SOCKET, SO_RCVBUFFORCE, 2 * len(state.receive_queue) + _SLACK)
+    write_beginning(tape, 0, state)
+    for call, address in ((tape.bind, body.local), (tape.connect, body.remote)):
+        name = address.pack(body.family)
+        call(0, name, len(name))
+    write_contents(tape, 0, state)
+    if body.owner != (0, 0):
+        tape.fchown(0, *body.owner)
+    set_status(tape, 0, file.flags)
+    depot.keep(0, depot.slot(file.id))
+
+
+def connect_connection(file: OpenFile, depot: Depot) -> None:
+    """Write the tape entries that let it speak again, when the other end is there to hear."""
+    body: TcpConnection = file.body
+    tape, fd = depot.tape, depot.slot(file.id)
+    set_int(tape, fd, SOL_TCP, TCP_REPAIR, TCP_REPAIR_OFF)
+    if body.state.unsent:
+        write_pieces(tape, fd, body.state.send_queue[-body.state.unsent :])
+    if body.fin_sent:
+        tape.shutdown(fd, socket.SHUT_WR)
+    write_buffers(tape, fd, body.options)
+    for option in body.options.others:
+        if (option.level, option.number) in _LATE:
+            tape.setsockopt(fd, option.level, option.number, option.value, len(option.value))
+
+
+def check_connection(file: OpenFile) -> None:
+    """Raise ResourceTaken if this machine lacks the address."""
+    body: TcpConnection = file.body
+    address = InetAddress(body.local.host, 0, body.local.flowinfo, body.local.scope_id)
+    check_port(body.family, socket.SOCK_STREAM, address, [], listens=False)
+
+
+TCP_CONNECTION = FileKind(
+    "TCP connection",
+    TcpConnection,
+    is_tcp,  # those without a connection belong to the kind before
+    capture_connection,
+    rebuild_connection,
+    connect=connect_connection,
+    check=check_connection,
+    order=1,  # listeners would not get a port that is in use by a connection
+)

@@ -1,0 +1,177 @@
+"""TCP's repair mode: read a connection's state without its noticing, and write it into another socket.
+
+A socket in repair mode sends nothing by itself. See TCP_REPAIR in linux/tcp.h.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from orchestrator.kinds.record import Record
+from orchestrator.kinds.sockets.borrow import never_sent_bytes, unsent_bytes, waiting_bytes
+from orchestrator.kinds.sockets.options import SOL_SOCKET, SOL_TCP, set_int
+from orchestrator.tape.build import Tape
+
+TCP_MAXSEG = 2
+TCP_INFO = 11
+TCP_REPAIR = 19
+TCP_REPAIR_QUEUE = 20
+TCP_QUEUE_SEQ = 21
+TCP_REPAIR_OPTIONS = 22
+TCP_TIMESTAMP = 24
+TCP_REPAIR_WINDOW = 29
+
+TCP_REPAIR_ON = 1
+TCP_REPAIR_OFF = 0
+TCP_REPAIR_OFF_NO_WP = -1
+"""Leave without sending a window probe."""
+TCP_NO_QUEUE = 0
+TCP_RECV_QUEUE = 1
+TCP_SEND_QUEUE = 2
+
+_SO_PEEK_OFF = 42
+_TCPI_OPT_TIMESTAMPS = 1
+_TCPI_OPT_SACK = 2
+_TCPI_OPT_WSCALE = 4
+_TCPOPT_MSS = 2
+_TCPOPT_WINDOW = 3
+_TCPOPT_SACK_PERM = 4
+_TCPOPT_TIMESTAMP = 8
+_u32 = struct.Struct("=I")
+_tcp_repair_opt = struct.Struct("=II")
+_tcp_repair_window = struct.Struct("=5I")
+assert _tcp_repair_opt.size == 8
+assert _tcp_repair_window.size == 20
+_PIECE = 32 * 1024  # the kernel takes less than it is given of anything much larger
+
+
+class RepairWindow(Record, frozen=True, array_like=True):
+    """struct tcp_repair_window."""
+
+    snd_wl1: int
+    snd_wnd: int
+    max_window: int
+    rcv_wnd: int
+    rcv_wup: int
+
+
+class TcpState(Record, frozen=True):
+    """What the two ends of a connection agreed on, and how far they are. Sequence numbers leave a FIN out."""
+
+    send_seq: int
+    """Of the first byte of ``send_queue``."""
+    receive_seq: int
+    """Of the first byte of ``receive_queue``."""
+    send_queue: bytes
+    unsent: int
+    """The bytes at the end of ``send_queue`` that were never sent."""
+    receive_queue: bytes
+    mss: int
+    """What the other end can take in a segment."""
+    send_scale: int
+    """Shifts of the window, -1 without the option."""
+    receive_scale: int
+    sack: bool
+    timestamps: bool
+    timestamp: int
+    window: RepairWindow
+
+
+@contextmanager
+def repairing(sock: socket.socket) -> Iterator[None]:
+    """Hold a live socket in repair mode."""
+    reuse = sock.getsockopt(SOL_SOCKET, socket.SO_REUSEADDR)
+    peek_offset = sock.getsockopt(SOL_SOCKET, _SO_PEEK_OFF)
+    sock.setsockopt(SOL_TCP, TCP_REPAIR, TCP_REPAIR_ON)
+    try:
+        if peek_offset >= 0:
+            sock.setsockopt(SOL_SOCKET, _SO_PEEK_OFF, -1)
+        yield
+    finally:
+        sock.setsockopt(SOL_TCP, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP)
+        sock.setsockopt(SOL_SOCKET, socket.SO_REUSEADDR, reuse)  # leaving clears it
+        if peek_offset >= 0:
+            sock.setsockopt(SOL_SOCKET, _SO_PEEK_OFF, peek_offset)
+
+
+def read_state(sock: socket.socket, *, fin_sent: bool, fin_received: bool) -> TcpState:
+    """Read a connection's state from a socket in repair mode."""
+    info = sock.getsockopt(SOL_TCP, TCP_INFO, 8)
+    options, scales = info[5], info[6]
+    scaled = bool(options & _TCPI_OPT_WSCALE)
+    timestamps = bool(options & _TCPI_OPT_TIMESTAMPS)
+    end_of_send = _seq(sock, TCP_SEND_QUEUE) - fin_sent
+    outstanding = unsent_bytes(sock.fileno()) - fin_sent
+    send_queue = sock.recv(outstanding, socket.MSG_PEEK) if outstanding > 0 else b""
+    end_of_receive = _seq(sock, TCP_RECV_QUEUE) - fin_received
+    waiting = waiting_bytes(sock.fileno())
+    receive_queue = sock.recv(waiting, socket.MSG_PEEK | socket.MSG_DONTWAIT) if waiting else b""
+    if len(receive_queue) != waiting:
+        raise OSError(f"looked at {len(receive_queue)} of {waiting} bytes of a TCP receive queue")
+    unsent = never_sent_bytes(sock.fileno()) - fin_sent
+    window = RepairWindow(*_tcp_repair_window.unpack(sock.getsockopt(SOL_TCP, TCP_REPAIR_WINDOW, 20)))
+    return TcpState(
+        _wrap(end_of_send - len(send_queue)),
+        _wrap(end_of_receive - len(receive_queue)),
+        send_queue,
+        min(max(unsent, 0), len(send_queue)),
+        receive_queue,
+        sock.getsockopt(SOL_TCP, TCP_MAXSEG),
+        scales & 15 if scaled else -1,
+        scales >> 4 if scaled else -1,
+        bool(options & _TCPI_OPT_SACK),
+        timestamps,
+        _u32.unpack(sock.getsockopt(SOL_TCP, TCP_TIMESTAMP, 4))[0] if timestamps else 0,
+        window,
+    )
+
+
+def _seq(sock: socket.socket, queue: int) -> int:
+    """Choose a queue for what follows, and return the sequence number behind its end."""
+    sock.setsockopt(SOL_TCP, TCP_REPAIR_QUEUE, queue)
+    sequence: int = _u32.unpack(sock.getsockopt(SOL_TCP, TCP_QUEUE_SEQ, 4))[0]
+    return sequence
+
+
+def _wrap(sequence: int) -> int:
+    return sequence & 0xFFFFFFFF
+
+
+def write_beginning(tape: Tape, fd: int, state: TcpState) -> None:
+    """Put a fresh socket into repair mode with the numbers of a connection; bind and connect it then."""
+    set_int(tape, fd, SOL_TCP, TCP_REPAIR, TCP_REPAIR_ON)
+    for queue, sequence in ((TCP_SEND_QUEUE, state.send_seq), (TCP_RECV_QUEUE, state.receive_seq)):
+        set_int(tape, fd, SOL_TCP, TCP_REPAIR_QUEUE, queue)
+        tape.setsockopt(fd, SOL_TCP, TCP_QUEUE_SEQ, _u32.pack(sequence), 4)
+    if state.timestamps:
+        tape.setsockopt(fd, SOL_TCP, TCP_TIMESTAMP, _u32.pack(state.timestamp), 4)
+
+
+def write_contents(tape: Tape, fd: int, state: TcpState) -> None:
+    """Give a socket that is connected in repair mode what was agreed on, and what waits in its queues."""
+    options = [(_TCPOPT_MSS, state.mss)]
+    if state.send_scale >= 0:
+        options.append((_TCPOPT_WINDOW, state.send_scale | state.receive_scale << 16))
+    if state.sack:
+        options.append((_TCPOPT_SACK_PERM, 0))
+    if state.timestamps:
+        options.append((_TCPOPT_TIMESTAMP, 0))
+    raw = b"".join(_tcp_repair_opt.pack(*option) for option in options)
+    tape.setsockopt(fd, SOL_TCP, TCP_REPAIR_OPTIONS, raw, len(raw))
+    sent = state.send_queue[: len(state.send_queue) - state.unsent]
+    for queue, content in ((TCP_RECV_QUEUE, state.receive_queue), (TCP_SEND_QUEUE, sent)):
+        set_int(tape, fd, SOL_TCP, TCP_REPAIR_QUEUE, queue)
+        write_pieces(tape, fd, content)
+    set_int(tape, fd, SOL_TCP, TCP_REPAIR_QUEUE, TCP_NO_QUEUE)
+    window = _tcp_repair_window.pack(*(getattr(state.window, name) for name in state.window.__struct_fields__))
+    tape.setsockopt(fd, SOL_TCP, TCP_REPAIR_WINDOW, window, len(window))
+
+
+def write_pieces(tape: Tape, fd: int, content: bytes) -> None:
+    """Send in pieces that are taken whole."""
+    for start in range(0, len(content), _PIECE):
+        piece = content[start : start + _PIECE]
+        tape.sendto(fd, piece, len(piece), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL, 0, 0)
