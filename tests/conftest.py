@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,8 @@ from harness.program import Program, Run
 
 
 def pytest_report_header() -> str:
-    cpu = {word for line in open("/proc/cpuinfo") if line.startswith("flags") for word in line.split()}
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = {word for line in lines if line.startswith("flags") for word in line.split()}
     features = [name for name in ("avx", "avx2", "avx512f", "pku") if name in cpu]
     return f"kernel {os.uname().release}, {os.cpu_count()} CPUs, {' '.join(features)}, uid {os.getuid()}"
 

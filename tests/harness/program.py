@@ -9,7 +9,6 @@ outside meanwhile, and the wait is restarted wherever it is interrupted.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +59,7 @@ class Run:
     def _result(self) -> Path:
         return self.job.files / "result"
 
-    def _prepare(self) -> Sequence[str]:
+    def _prepare(self) -> list[str]:
         os.mkfifo(self._fifo)
         self._fifo.chmod(0o666)
         self.job.run_options = [*self.program.run_options]
