@@ -31,7 +31,9 @@ from orchestrator.kinds.sockets.tcp_peers import TcpPeers
 from orchestrator.kinds.sockets.tcp_repair import (
     TCP_REPAIR,
     TCP_REPAIR_OFF,
+    TCP_REPAIR_OFF_NO_WP,
     TcpState,
+    mirrored,
     read_state,
     repairing,
     write_beginning,
@@ -59,6 +61,8 @@ class TcpConnection(Record, frozen=True, tag="tcp-connection"):
     fin_sent: bool
     """It has shut down sending."""
     fin_received: bool
+    alone: bool
+    """The other end, on this machine, has closed it and is gone."""
     congestion: str
     options: SocketOptions
     owner: tuple[int, int]
@@ -90,7 +94,10 @@ def _capture(view: FdView, scope: Scope, sock: socket.socket) -> TcpConnection:
     if has_filter(sock):
         raise Refused("a BPF program filters what it receives")
     fin_sent, fin_received = state in _FIN_SENT, state == TCP_CLOSE_WAIT
-    TcpPeers.of(scope, view.pid).add(view, local, remote)
+    peers = TcpPeers.of(scope, view.pid)
+    alone = state == TCP_CLOSE_WAIT and peers.is_gone(local, remote)
+    if not alone:
+        peers.add(view, local, remote)
     options = capture_options(sock, *levels(family))
     with repairing(sock):
         numbers = read_state(sock, fin_sent=fin_sent, fin_received=fin_received)
@@ -102,6 +109,7 @@ def _capture(view: FdView, scope: Scope, sock: socket.socket) -> TcpConnection:
         numbers,
         fin_sent,
         fin_received,
+        alone,
         congestion(sock),
         options,
         (view.stat.st_uid, view.stat.st_gid),
@@ -132,6 +140,8 @@ def connect_connection(file: OpenFile, depot: Depot) -> None:
     """Write the tape entries that let it speak again, when the other end is there to hear."""
     body: TcpConnection = file.body
     tape, fd = depot.tape, depot.slot(file.id)
+    if body.alone:
+        _write_departed(depot, body)
     set_int(tape, fd, SOL_TCP, TCP_REPAIR, TCP_REPAIR_OFF)
     if body.state.unsent:
         write_pieces(tape, fd, body.state.send_queue[-body.state.unsent :])
@@ -141,6 +151,19 @@ def connect_connection(file: OpenFile, depot: Depot) -> None:
     for option in body.options.others:
         if (option.level, option.number) in _LATE:
             tape.setsockopt(fd, option.level, option.number, option.value, len(option.value))
+
+
+def _write_departed(depot: Depot, body: TcpConnection) -> None:
+    """Make the other end for a moment, so that it can close the connection as it did."""
+    tape, state = depot.tape, mirrored(body.state)
+    tape.socket(body.family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, socket.IPPROTO_TCP)
+    write_beginning(tape, 0, state)
+    for call, address in ((tape.bind, body.remote), (tape.connect, body.local)):
+        name = address.pack(body.family)
+        call(0, name, len(name))
+    write_contents(tape, 0, state)
+    set_int(tape, 0, SOL_TCP, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP)
+    tape.close(0)
 
 
 def check_connection(file: OpenFile) -> None:

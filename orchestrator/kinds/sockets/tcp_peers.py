@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 
 from orchestrator.ids import HostPid
 from orchestrator.kinds.files.kind import FdView
@@ -65,14 +65,30 @@ class TcpPeers:
                 reason = f"it is a TCP connection with {other}, outside of the job"
                 self.scope.outside(connection.pid, connection.what, reason, external_hint(connection.ino))
 
-    def _held_by(self, local: End, remote: End) -> str:
+    def is_gone(self, local: InetAddress, remote: InetAddress) -> bool:
+        """Whether the other end was on this machine, and no process has it any more."""
+        if _end(remote)[0] != _end(local)[0] and not ipaddress.ip_address(_end(remote)[0]).is_loopback:
+            return False
+        known = self._all.get((_end(remote)[:2], _end(local)[:2]))
+        return known is None or not known.ino
+
+    @cached_property
+    def _all(self) -> dict[tuple[tuple[str, int], tuple[str, int]], sockdiag.InetDiag]:
+        """Every TCP socket of the namespace that the kernel lists, by its ends."""
+        found = {}
         for family in (socket.AF_INET, socket.AF_INET6):
             ask = partial(sockdiag.inet_sockets, family, socket.IPPROTO_TCP)
             for diag in in_net_namespace(self.pid, ask):
                 ends = (_end(InetAddress(diag.src, diag.sport)), _end(InetAddress(diag.dst, diag.dport)))
-                if (ends[0][:2], ends[1][:2]) == (remote[:2], local[:2]):
-                    if not diag.ino:
-                        return f" (state {diag.state}, held by no process)"
-                    for pid, name in socket_holders({diag.ino}).values():
-                        return f", held by {pid} ({name})"
+                found[ends[0][:2], ends[1][:2]] = diag
+        return found
+
+    def _held_by(self, local: End, remote: End) -> str:
+        diag = self._all.get((remote[:2], local[:2]))
+        if diag is None:
+            return ""
+        if not diag.ino:
+            return f" (in state {diag.state}, and held by no process)"
+        for pid, name in socket_holders({diag.ino}).values():
+            return f", held by {pid} ({name})"
         return ""

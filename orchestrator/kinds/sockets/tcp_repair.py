@@ -10,6 +10,8 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import msgspec
+
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.sockets.borrow import never_sent_bytes, unsent_bytes, waiting_bytes
 from orchestrator.kinds.sockets.options import SOL_SOCKET, SOL_TCP, set_int
@@ -106,13 +108,16 @@ def read_state(sock: socket.socket, *, fin_sent: bool, fin_received: bool) -> Tc
     end_of_send = _seq(sock, TCP_SEND_QUEUE) - fin_sent
     outstanding = unsent_bytes(sock.fileno()) - fin_sent
     send_queue = sock.recv(outstanding, socket.MSG_PEEK) if outstanding > 0 else b""
-    end_of_receive = _seq(sock, TCP_RECV_QUEUE) - fin_received
+    end_of_receive = _wrap(_seq(sock, TCP_RECV_QUEUE) - fin_received)
     waiting = waiting_bytes(sock.fileno())
     receive_queue = sock.recv(waiting, socket.MSG_PEEK | socket.MSG_DONTWAIT) if waiting else b""
     if len(receive_queue) != waiting:
         raise OSError(f"looked at {len(receive_queue)} of {waiting} bytes of a TCP receive queue")
     unsent = never_sent_bytes(sock.fileno()) - fin_sent
     window = RepairWindow(*_tcp_repair_window.unpack(sock.getsockopt(SOL_TCP, TCP_REPAIR_WINDOW, 20)))
+    if window.rcv_wup == _wrap(end_of_receive + 1):
+        # A FIN was acknowledged that comes again after the restore.
+        window = msgspec.structs.replace(window, rcv_wup=end_of_receive, rcv_wnd=window.rcv_wnd + 1)
     return TcpState(
         _wrap(end_of_send - len(send_queue)),
         _wrap(end_of_receive - len(receive_queue)),
@@ -138,6 +143,25 @@ def _seq(sock: socket.socket, queue: int) -> int:
 
 def _wrap(sequence: int) -> int:
     return sequence & 0xFFFFFFFF
+
+
+def mirrored(state: TcpState) -> TcpState:
+    """Return the state of the other end of a connection, which has read all and has nothing more to say."""
+    window = state.window
+    return TcpState(
+        send_seq=_wrap(state.receive_seq + len(state.receive_queue)),
+        receive_seq=state.send_seq,
+        send_queue=b"",
+        unsent=0,
+        receive_queue=b"",
+        mss=state.mss,
+        send_scale=state.receive_scale,
+        receive_scale=state.send_scale,
+        sack=state.sack,
+        timestamps=state.timestamps,
+        timestamp=state.timestamp,
+        window=RepairWindow(state.send_seq, window.rcv_wnd, window.rcv_wnd, window.snd_wnd, state.send_seq),
+    )
 
 
 def write_beginning(tape: Tape, fd: int, state: TcpState) -> None:

@@ -1,0 +1,334 @@
+"""TCP and UDP sockets, carried from one process to another."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from harness.socket_transplant import Holders, blockers, capture, check, only_file, rebuilt
+from orchestrator.errors import ResourceTaken
+
+TCP_NODELAY, TCP_CORK, TCP_KEEPIDLE, TCP_INFO = 1, 3, 4, 11
+SOL_SOCKET, SOL_TCP = socket.SOL_SOCKET, socket.SOL_TCP
+FAMILIES = [("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)]
+
+pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs root")
+
+
+@pytest.fixture
+def holders() -> Iterator[Holders]:
+    made = Holders()
+    yield made
+    made.end()
+
+
+def close(*sockets: socket.socket) -> None:
+    for sock in sockets:
+        sock.close()
+
+
+def connected(host: str = "127.0.0.1") -> tuple[socket.socket, socket.socket, socket.socket]:
+    """Return a listener, a client and the accepted end."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    server = socket.create_server((host, 0), family=family)
+    client = socket.create_connection(server.getsockname()[:2])
+    accepted, _ = server.accept()
+    return server, client, accepted
+
+
+def receive(sock: socket.socket, size: int) -> bytes:
+    got = b""
+    while len(got) < size:
+        piece = sock.recv(size - len(got))
+        if not piece:
+            break
+        got += piece
+    return got
+
+
+def state(sock: socket.socket) -> int:
+    return sock.getsockopt(SOL_TCP, TCP_INFO, 8)[0]
+
+
+@pytest.mark.parametrize(("host", "family"), FAMILIES)
+def test_listener(holders: Holders, host: str, family: socket.AddressFamily) -> None:
+    server = socket.socket(family)
+    server.setsockopt(SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    server.setsockopt(SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    server.setsockopt(SOL_TCP, TCP_NODELAY, 1)
+    server.setsockopt(SOL_TCP, TCP_KEEPIDLE, 123)
+    server.setsockopt(SOL_SOCKET, socket.SO_RCVBUF, 50000)
+    if family == socket.AF_INET6:
+        server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    server.bind((host, 0))
+    server.listen(17)
+    server.setblocking(False)
+    name = server.getsockname()
+    image, _ = capture([holders.start({100: server})])
+    with pytest.raises(ResourceTaken, match=rf"TCP port .*:{name[1]} is in use by process"):
+        check(image)
+    server.close()
+    holders.end()
+    check(image)
+    with rebuilt(image) as (table,):
+        again = table[100]
+        assert again.getsockname() == name
+        assert not os.get_blocking(again.fileno())
+        assert struct.unpack_from("=24x2I", again.getsockopt(SOL_TCP, TCP_INFO, 32)) == (0, 17)
+        for level, option, value in (
+            (SOL_SOCKET, socket.SO_REUSEADDR, 1),
+            (SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+            (SOL_TCP, TCP_NODELAY, 1),
+            (SOL_TCP, TCP_KEEPIDLE, 123),
+            (SOL_SOCKET, socket.SO_RCVBUF, 100000),
+        ):
+            assert again.getsockopt(level, option) == value
+        with socket.create_connection(name[:2]):
+            again.setblocking(True)
+            again.accept()[0].close()
+
+
+def test_port_shared_by_v4_and_v6(holders: Holders) -> None:
+    both = socket.socket(socket.AF_INET6)
+    both.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    both.bind(("::", 0))
+    v4 = socket.socket()
+    v4.bind(("0.0.0.0", both.getsockname()[1]))
+    close_all = (both, v4)
+    for sock in close_all:
+        sock.listen()
+    group = [socket.socket() for _ in range(2)]
+    for sock in group:
+        sock.setsockopt(SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    group[0].bind(("127.0.0.1", 0))
+    group[1].bind(group[0].getsockname())
+    for sock in group:
+        sock.listen()
+    image, _ = capture([holders.start(dict(enumerate([both, v4, *group], start=100)))])
+    names = [sock.getsockname() for sock in [both, v4, *group]]
+    close(both, v4, *group)
+    holders.end()
+    check(image)
+    with rebuilt(image) as (table,):
+        assert [table[number].getsockname() for number in range(100, 104)] == names
+
+
+def test_fresh_and_bound_sockets(holders: Holders) -> None:
+    fresh, bound, fresh6 = socket.socket(), socket.socket(), socket.socket(socket.AF_INET6)
+    bound.bind(("127.0.0.1", 0))
+    fresh.setsockopt(SOL_SOCKET, socket.SO_LINGER, struct.pack("=ii", 1, 0))
+    name = bound.getsockname()
+    image, _ = capture([holders.start({100: fresh, 101: bound, 102: fresh6})])
+    close(fresh, bound, fresh6)
+    holders.end()
+    with rebuilt(image) as (table,), socket.create_server(("127.0.0.1", 0)) as server:
+        assert table[100].getsockname() == ("0.0.0.0", 0)
+        assert table[100].getsockopt(SOL_SOCKET, socket.SO_LINGER, 8) == struct.pack("=ii", 1, 0)
+        assert table[101].getsockname() == name
+        table[101].connect(server.getsockname())
+        assert table[102].family == socket.AF_INET6
+
+
+def test_connection_not_accepted_yet_is_refused(holders: Holders) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        reasons = "\n".join(blockers([holders.start({100: server, 101: client})]))
+        assert "1 connections to it are not accepted yet" in reasons
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_connection(holders: Holders, host: str) -> None:
+    server, client, accepted = connected(host)
+    client.setsockopt(SOL_TCP, TCP_NODELAY, 1)
+    client.setsockopt(SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    client.setsockopt(SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    client.send(b"question")
+    accepted.send(b"long answer" * 9000)
+    names = client.getsockname(), client.getpeername()
+    pids = [holders.start({100: server, 101: accepted}), holders.start({105: client})]
+    image, scope = capture(pids)
+    assert not scope.blockers.outside
+    # the connection goes on as if nobody had looked
+    client.send(b"more")
+    assert receive(accepted, 12) == b"questionmore"
+    assert client.getsockopt(SOL_SOCKET, socket.SO_REUSEADDR) == 1
+    assert client.getsockopt(SOL_TCP, 19) == 0
+    close(server, client, accepted)
+    holders.end()
+    check(image)
+    with rebuilt(image) as (first, second):
+        assert (second[105].getsockname(), second[105].getpeername()) == names
+        assert second[105].getsockopt(SOL_TCP, TCP_NODELAY) == 1
+        assert second[105].getsockopt(SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert second[105].getsockopt(SOL_SOCKET, socket.SO_REUSEADDR) == 1
+        assert second[105].getsockopt(SOL_TCP, 19) == 0
+        assert receive(first[101], 8) == b"question"
+        assert receive(second[105], 99000) == b"long answer" * 9000
+        _talk(first[101], second[105], 3 << 20)
+        _talk(second[105], first[101], 3 << 20)
+        again, _ = capture([holders.start({100: first[100], 101: first[101], 105: second[105]})])
+        close(*first.values(), *second.values())
+        holders.end()
+    with rebuilt(again) as (table,):
+        _talk(table[101], table[105], 3 << 20)
+
+
+def _talk(sender: socket.socket, receiver: socket.socket, size: int) -> None:
+    """Send more than any buffer holds."""
+    content = os.urandom(size)
+    thread = threading.Thread(target=sender.sendall, args=(content,))
+    thread.start()
+    assert receive(receiver, size) == content
+    thread.join()
+
+
+def test_full_queues(holders: Holders) -> None:
+    server, client, accepted = connected()
+    server.close()
+    client.setblocking(False)
+    sent = b""
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            piece = os.urandom(33333)
+            sent += piece[: client.send(piece)]
+    image, scope = capture([holders.start({100: client, 101: accepted})])
+    assert not scope.blockers.unsupported
+    unsent = [file.body.state.unsent for file in image.files]  # type: ignore[union-attr]
+    assert unsent[0] > 0
+    close(client, accepted)
+    holders.end()
+    with rebuilt(image) as (table,):
+        assert receive(table[101], len(sent)) == sent
+        table[100].setblocking(True)
+        _talk(table[100], table[101], 1 << 20)
+
+
+def test_half_closed(holders: Holders) -> None:
+    server, client, accepted = connected()
+    server.close()
+    client.send(b"all")
+    client.shutdown(socket.SHUT_WR)
+    accepted.send(b"early answer")
+    image, scope = capture([holders.start({100: client, 101: accepted})])
+    assert not scope.blockers.unsupported
+    states = state(client), state(accepted)
+    close(client, accepted)
+    holders.end()
+    with rebuilt(image) as (table,):
+        assert [table[101].recv(10), table[101].recv(10)] == [b"all", b""]
+        table[101].send(b" and late")
+        assert receive(table[100], 21) == b"early answer and late"
+        assert (state(table[100]), state(table[101])) == states  # the answer acknowledges the FIN
+        with pytest.raises(BrokenPipeError):
+            table[100].send(b"x")
+        table[101].close()
+        assert table[100].recv(10) == b""
+
+
+def test_other_end_closed_and_gone(holders: Holders) -> None:
+    server, client, accepted = connected()
+    accepted.send(b"bye")
+    close(accepted)
+    image, scope = capture([holders.start({100: server, 101: client})])
+    assert not scope.blockers.outside
+    name = client.getpeername()
+    close(server, client)
+    holders.end()
+    with rebuilt(image) as (table,):
+        assert table[101].getpeername() == name
+        assert state(table[101]) == 8
+        assert [table[101].recv(10), table[101].recv(10)] == [b"bye", b""]
+        table[101].send(b"to nobody")
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            table[101].send(b"x")
+
+
+def test_v4_client_of_a_v6_listener(holders: Holders) -> None:
+    server = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    client = socket.create_connection(("127.0.0.1", server.getsockname()[1]))
+    accepted, _ = server.accept()
+    client.send(b"x")
+    image, scope = capture([holders.start({100: server, 101: client, 102: accepted})])
+    assert not scope.blockers.outside
+    name = accepted.getpeername()
+    close(server, client, accepted)
+    holders.end()
+    with rebuilt(image) as (table,):
+        assert table[102].getpeername() == name
+        assert table[102].recv(1) == b"x"
+        _talk(table[101], table[102], 1 << 20)
+
+
+def test_other_end_outside_of_the_job(holders: Holders) -> None:
+    server, client, accepted = connected()
+    outsider = holders.start({100: accepted})
+    pid = holders.start({100: client})
+    close(server, client, accepted)
+    (reason,) = blockers([pid])
+    assert f"{pid} (holder): fd 100" in reason
+    assert f"held by {outsider} (" in reason
+    assert "--external socket[" in reason
+
+
+def test_connecting_socket_is_refused(holders: Holders) -> None:
+    with socket.socket() as server, contextlib.ExitStack() as stack:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        while True:  # until the listener's queue is full
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            assert client.connect_ex(server.getsockname()) == errno.EINPROGRESS
+            if state(client) == 2:
+                break
+        (reason,) = blockers([holders.start({100: client})])
+        assert "SYN_SENT" in reason
+
+
+def test_ended_connection_is_refused(holders: Holders) -> None:
+    server, client, accepted = connected()
+    accepted.setsockopt(SOL_SOCKET, socket.SO_LINGER, struct.pack("=ii", 1, 0))
+    close(accepted, server)
+    (reason,) = blockers([holders.start({100: client})])
+    client.close()
+    assert "has failed or ended" in reason
+
+
+@pytest.mark.parametrize(("host", "family"), FAMILIES)
+def test_udp(holders: Holders, host: str, family: socket.AddressFamily) -> None:
+    server, client, fresh = (socket.socket(family, socket.SOCK_DGRAM) for _ in range(3))
+    server.bind((host, 0))
+    server.setsockopt(SOL_SOCKET, socket.SO_BROADCAST, 1)
+    client.connect(server.getsockname())
+    names = server.getsockname(), client.getsockname()
+    image, _ = capture([holders.start({100: server, 101: client, 102: fresh})])
+    with pytest.raises(ResourceTaken, match=rf"UDP port .*:{names[0][1]} is in use by process"):
+        check(image)
+    close(server, client, fresh)
+    holders.end()
+    check(image)
+    with rebuilt(image) as (table,):
+        assert (table[100].getsockname(), table[101].getsockname()) == names
+        assert table[101].getpeername() == names[0]
+        assert table[100].getsockopt(SOL_SOCKET, socket.SO_BROADCAST) == 1
+        table[101].send(b"ping")
+        assert table[100].recvfrom(10) == (b"ping", names[1])
+
+
+def test_raw_sockets_are_refused_by_name(holders: Holders) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
+        (reason,) = blockers([holders.start({100: raw})])
+        assert "ICMP (AF_INET) sockets cannot be rebuilt" in reason
+
+
+def test_fresh_sockets_have_no_options(holders: Holders) -> None:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for style in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            with socket.socket(family, style) as sock:
+                image, _ = capture([holders.start({100: sock})])
+                assert only_file(image).body.options.others == []  # type: ignore[union-attr]
