@@ -17,7 +17,8 @@ SECONDS = float(os.environ.get("ORCH_TESTS_SECONDS", "60"))
 def orch_argv() -> list[str]:
     """Return how to start orch: the script beside this interpreter, or its module."""
     script = Path(sys.executable).parent / "orch"
-    return [str(script)] if script.exists() else [sys.executable, "-m", "orchestrator.cli"]
+    start = [str(script)] if script.exists() else [sys.executable, "-m", "orchestrator.cli"]
+    return [*start, "--debug"] if os.environ.get("ORCH_TESTS_DEBUG") else start
 
 
 @dataclass(frozen=True, slots=True)

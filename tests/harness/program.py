@@ -68,7 +68,7 @@ class Run:
     def start(self) -> None:
         """Run the program as a job, up to the point where it is ready."""
         self.job.run(self._prepare())
-        self._await_ready()
+        self.wait_until_ready()
 
     def start_plain(self) -> None:
         """Run the program without orch, up to the point where it is ready."""
@@ -84,9 +84,10 @@ class Run:
                 (os.POSIX_SPAWN_DUP2, 1, 2),
             ],
         )
-        self._await_ready()
+        self.wait_until_ready()
 
-    def _await_ready(self) -> None:
+    def wait_until_ready(self) -> None:
+        """Wait until the program has set itself up."""
         if not wait_for_file(self._ready, self.program.seconds, unless_gone=self.job.processes):
             self._say_why("did not get ready")
         if self._result.exists():

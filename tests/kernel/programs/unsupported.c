@@ -1,0 +1,26 @@
+/* Three things that cannot be saved, in two processes. */
+#include "selfcheck.h"
+#include <linux/io_uring.h>
+
+int main(int argc, char **argv)
+{
+	begin(argc, argv);
+	struct io_uring_params parameters = {0};
+	struct gate gate;
+	gate_make(&gate);
+	OK(dup2(OK(syscall(SYS_io_uring_setup, 8, &parameters)), 40));
+	pid_t child = OK(fork());
+	if (child == 0) {
+		close(40);
+		OK(dup2(OK(syscall(SYS_userfaultfd, O_NONBLOCK)), 41));
+		gate_child_is_set(&gate);
+		hold();
+		OK(fcntl(41, F_GETFD));
+		_exit(0);
+	}
+	gate_wait(&gate, 1);
+	ready_and_hold();
+	OK(fcntl(40, F_GETFD));
+	reap(child);
+	pass();
+}

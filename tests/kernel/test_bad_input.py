@@ -1,0 +1,416 @@
+"""What is wrong with the input gives one clear error with its own exit code, and harms nothing.
+
+After each refusal the job must be running and pass its own checks, no image may be there but those
+that were made on purpose, and (the job fixture sees to it) no process, cgroup or mount is left.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import cgroups
+from harness.command import SECONDS, Finished, orch_argv
+from harness.job import Job
+from harness.pids import gone_pid, process_with_pid
+from harness.program import Program, Run
+
+PTRACE_SEIZE = 0x4206
+PTRACE_DETACH = 17
+NOBODY = 65534
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def images(job: Job) -> list[str]:
+    return sorted(path.name for path in job.image.parent.iterdir())
+
+
+def says(finished: Finished, *words: str) -> None:
+    """Check that the error is short, names the things, and is no traceback."""
+    assert "Traceback" not in finished.errors
+    assert "internal error" not in finished.errors
+    for word in words:
+        assert word in finished.errors, finished
+
+
+@pytest.fixture
+def holding(job: Job) -> Run:
+    """Give a job that is running and has files open."""
+    run = Run(Program("file_positions"), job)
+    run.start()
+    return run
+
+
+@pytest.fixture
+def checkpointed(holding: Run) -> Run:
+    """Give a job that is over, and its good image."""
+    holding.job.checkpoint_and_kill()
+    return holding
+
+
+def refused(run: Run, exit_code: int, *argv: str, says_also: tuple[str, ...] = ()) -> Finished:
+    """Have a checkpoint refused, and see that the job goes on as if nothing had been."""
+    finished = run.job.orch.expect(exit_code, *argv)
+    says(finished, *says_also)
+    assert images(run.job) == []
+    run.must_pass()
+    return finished
+
+
+class TestWhichJob:
+    def test_unknown_cgroup(self, job: Job) -> None:
+        finished = job.orch.expect(10, "checkpoint", "--cgroup", f"{job.name}-not", "-o", str(job.image))
+        says(finished, f"{job.name}-not")
+        assert images(job) == []
+
+    def test_unknown_job_to_kill(self, job: Job) -> None:
+        says(job.orch.expect(10, "kill", f"{job.name}-not"), f"{job.name}-not")
+
+    def test_empty_cgroup(self, job: Job) -> None:
+        cgroup = cgroups.unified() / f"{job.name}-empty"
+        cgroup.mkdir()
+        try:
+            finished = job.orch.expect(11, "checkpoint", "--cgroup", str(cgroup), "-o", str(job.image))
+            says(finished, cgroup.name)
+            assert images(job) == []
+            assert not cgroups.frozen(cgroup)
+        finally:
+            cgroups.remove(cgroup)
+
+    def test_orch_itself_is_inside(self, job: Job) -> None:
+        cgroup = cgroups.unified() / f"{job.name}-self"
+        cgroup.mkdir()
+        try:
+            script = 'echo $$ >"$1/cgroup.procs"; shift; exec "$@"'
+            argv = [*orch_argv(), "checkpoint", "--cgroup", str(cgroup), "-o", str(job.image), "--timeout", "2"]
+            done = subprocess.run(
+                ["/bin/sh", "-c", script, "sh", str(cgroup), *argv],
+                capture_output=True,
+                text=True,
+                timeout=SECONDS,
+                check=False,
+            )
+            assert done.returncode == 12, done
+            assert "Traceback" not in done.stderr
+            assert images(job) == []
+            assert not cgroups.frozen(cgroup)
+        finally:
+            cgroups.remove(cgroup)
+
+    def test_process_is_gone(self, job: Job) -> None:
+        pid = gone_pid()
+        says(job.orch.expect(13, "checkpoint", "--pid", str(pid), "-o", str(job.image)), str(pid))
+        assert images(job) == []
+
+    def test_name_is_taken(self, holding: Run) -> None:
+        refused(holding, 14, "run", "--name", holding.job.name, "-d", "--", "/bin/true", says_also=(holding.job.name,))
+
+    def test_no_such_program(self, job: Job) -> None:
+        missing = str(job.files / "no-such-program")
+        says(job.orch.expect(16, "run", "--name", job.name, "-d", "--", missing), missing)
+
+    def test_program_is_not_executable(self, job: Job) -> None:
+        plain = job.files / "plain"
+        plain.write_text("#!/bin/sh\n")
+        plain.chmod(0o644)
+        says(job.orch.expect(16, "run", "--name", job.name, "-d", "--", str(plain)), str(plain))
+
+    def test_somebody_else_traces_it(self, holding: Run) -> None:
+        pid = next(pid for pid in holding.job.processes() if comm(pid) == "file_positions")
+        assert _libc.ptrace(PTRACE_SEIZE, pid, None, None) == 0
+        try:
+            finished = holding.job.orch.expect(
+                15, "checkpoint", "--cgroup", holding.job.name, "-o", str(holding.job.image)
+            )
+        finally:
+            # A tracee must stop before it can be let go.
+            os.kill(pid, signal.SIGSTOP)
+            os.waitid(os.P_PID, pid, os.WSTOPPED | 0x40000000)
+            assert _libc.ptrace(PTRACE_DETACH, pid, None, None) == 0
+            os.kill(pid, signal.SIGCONT)
+        says(finished, str(pid))
+        assert images(holding.job) == []
+        holding.must_pass()
+
+
+class TestUsage:
+    @pytest.mark.parametrize(
+        "argv",
+        [
+            ["checkpoint"],
+            ["checkpoint", "--cgroup", "a", "--pid", "1"],
+            ["checkpoint", "--cgroup", "a", "--kill", "--stop"],
+            ["checkpoint", "--pid", "none"],
+            ["restore"],
+            ["restore", "a.ckpt", "--pid-namespace", "other"],
+            ["run", "--name", "a/b", "--", "/bin/true"],
+            ["run", "--name", "..", "--", "/bin/true"],
+            ["run", "--new", "nothing", "--", "/bin/true"],
+            ["run"],
+            ["no-such-verb"],
+        ],
+        ids=" ".join,
+    )
+    def test_senseless(self, job: Job, argv: list[str]) -> None:
+        says(job.orch.expect(2, *argv))
+
+    def test_no_root(self, holding: Run) -> None:
+        job = holding.job
+        as_nobody = ["/usr/bin/setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+        for argv in (
+            ["checkpoint", "--cgroup", job.name, "-o", str(job.files / "x.ckpt")],
+            ["kill", job.name],
+            ["run", "--name", f"{job.name}-b", "-d", "--", "/bin/true"],
+        ):
+            done = subprocess.run(
+                [*as_nobody, *orch_argv(), *argv], capture_output=True, text=True, timeout=SECONDS, check=False, cwd="/"
+            )
+            assert done.returncode == 3, (argv, done)
+            assert "Traceback" not in done.stderr
+        assert not (job.files / "x.ckpt").exists()
+        holding.must_pass()
+
+
+def comm(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+class TestRefusedCheckpoint:
+    def test_all_blockers_are_listed(self, job: Job) -> None:
+        run = Run(Program("unsupported"), job)
+        run.start()
+        argv = ("checkpoint", "--cgroup", job.name, "-o", str(job.image), "--kill")
+        finished = refused(run, 20, *argv, says_also=("fd 40", "fd 41", "io_uring", "userfaultfd", "unsupported"))
+        assert "2 blockers" in finished.errors or finished.errors.count("fd 4") == 2
+
+    def test_not_self_contained(self, job: Job) -> None:
+        os.mkfifo(job.files / "outside")
+        run = Run(Program("fifo_reader"), job)
+        run.start()
+        outside = os.open(job.files / "outside", os.O_WRONLY)
+        try:
+            os.write(outside, b"hello")
+            argv = ("checkpoint", "--cgroup", job.name, "-o", str(job.image), "--kill")
+            refused(run, 21, *argv, says_also=("outside", str(os.getpid())))
+        finally:
+            os.close(outside)
+
+    def test_no_such_directory(self, holding: Run) -> None:
+        target = holding.job.directory / "no" / "such.ckpt"
+        argv = ("checkpoint", "--cgroup", holding.job.name, "-o", str(target), "--kill")
+        refused(holding, 36, *argv, says_also=(str(target.parent),))
+
+    def test_output_is_a_directory(self, holding: Run) -> None:
+        target = holding.job.directory / "scratch"
+        refused(holding, 36, "checkpoint", "--cgroup", holding.job.name, "-o", str(target), "--kill")
+        assert target.is_dir()
+
+    @pytest.mark.parametrize("ending", [(), ("--kill",)], ids=["live", "kill"])
+    @pytest.mark.parametrize("room", ["64k", "4m"])
+    def test_disk_is_full(self, job: Job, ending: tuple[str, ...], room: str) -> None:
+        disk = job.directory / "disk"
+        disk.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={room}", job.name, str(disk)], check=True, timeout=10)
+        try:
+            run = Run(Program("cow_sharing"), job)  # 16 MiB and children
+            run.start()
+            argv = ("checkpoint", "--cgroup", job.name, "-o", str(disk / "a.ckpt"), *ending)
+            refused(run, 36, *argv, says_also=(str(disk / "a.ckpt"),))
+            assert list(disk.iterdir()) == []
+        finally:
+            subprocess.run(["umount", str(disk)], check=True, timeout=10)
+
+    def test_failed_checkpoint_keeps_the_old_image(self, job: Job) -> None:
+        disk = job.directory / "disk"
+        disk.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", job.name, str(disk)], check=True, timeout=10)
+        try:
+            run = Run(Program("cow_sharing"), job)
+            run.start()
+            (disk / "a.ckpt").write_bytes(b"an older image")
+            refused(run, 36, "checkpoint", "--cgroup", job.name, "-o", str(disk / "a.ckpt"))
+            assert (disk / "a.ckpt").read_bytes() == b"an older image"
+        finally:
+            subprocess.run(["umount", str(disk)], check=True, timeout=10)
+
+
+def sealed(page: bytes) -> bytes:
+    """Give a header page the checksum that fits it, as docs/image-format.md has it."""
+    from orchestrator.image.checksums import digest
+
+    body = page[: 4096 - 16]
+    return body + digest(body)
+
+
+def cut_to(length: int | None, fraction: float = 0.0) -> Callable[[bytes], bytes]:
+    return lambda data: data[: length if length is not None else int(len(data) * fraction)]
+
+
+def flip(offset: int) -> Callable[[bytes], bytes]:
+    def damage(data: bytes) -> bytes:
+        changed = bytearray(data)
+        changed[offset] ^= 0x40
+        return bytes(changed)
+
+    return damage
+
+
+def put(offset: int, value: bytes) -> Callable[[bytes], bytes]:
+    """Change a field of the header and seal it again, as another orch would have written it."""
+    return lambda data: sealed(data[:offset] + value + data[offset + len(value) : 4096]) + data[4096:]
+
+
+DAMAGED: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
+    "empty": (32, cut_to(0)),
+    "text": (32, lambda _: b"this is not an image\n" * 1000),
+    "zeros": (32, lambda data: bytes(len(data))),
+    "cut in the header": (31, cut_to(100)),
+    "cut in the metadata": (31, cut_to(4096 + 50)),
+    "cut in the middle": (31, cut_to(None, 0.5)),
+    "last byte cut": (31, lambda data: data[:-1]),
+    "other version": (33, put(8, (99).to_bytes(4, "little"))),
+    "other architecture": (34, put(24, b"sparc64".ljust(16, b"\0"))),
+    "other page size": (34, put(40, (65536).to_bytes(4, "little"))),
+    "header flipped": (35, flip(30)),
+    "metadata flipped": (35, flip(4096 + 40)),
+}
+
+
+class TestDamagedImage:
+    @pytest.fixture
+    def image(self, checkpointed: Run) -> Iterator[Path]:
+        image = checkpointed.job.image
+        before = hashlib.sha256(image.read_bytes()).digest()
+        yield image
+        assert hashlib.sha256(image.read_bytes()).digest() == before
+        # the good one is still good
+        checkpointed.job.restore()
+        checkpointed.must_pass()
+
+    def test_missing(self, job: Job) -> None:
+        for verb in ("restore", "show"):
+            says(job.orch.expect(30, verb, str(job.image)), str(job.image))
+
+    @pytest.mark.parametrize("damage", DAMAGED)
+    def test_damaged(self, image: Path, job: Job, damage: str) -> None:
+        exit_code, change = DAMAGED[damage]
+        bad = job.directory / "images" / "bad.ckpt"
+        bad.write_bytes(change(image.read_bytes()))
+        for argv in (["restore", str(bad), "-d"], ["restore", str(bad), "--dry-run"], ["show", str(bad)]):
+            says(job.orch.expect(exit_code, *argv), str(bad))
+        assert job.processes() == []
+
+    def test_another_version_is_asked_before_anything_else(self, image: Path, job: Job) -> None:
+        bad = job.directory / "images" / "bad.ckpt"
+        bad.write_bytes(put(8, (99).to_bytes(4, "little"))(image.read_bytes())[:5000])
+        job.orch.expect(33, "restore", str(bad), "-d")
+
+
+class TestRefusedRestore:
+    def refused(self, run: Run, exit_code: int, *words: str, options: tuple[str, ...] = ("-d",)) -> None:
+        finished = run.job.orch.expect(exit_code, "restore", str(run.job.image), *options)
+        says(finished, *words)
+        assert run.job.processes() == []
+
+    def test_file_is_missing(self, checkpointed: Run) -> None:
+        path = checkpointed.job.files / "a"
+        aside = path.with_name("aside")
+        path.rename(aside)
+        self.refused(checkpointed, 41, str(path))
+        aside.rename(path)
+        checkpointed.job.restore()
+        checkpointed.must_pass()
+
+    @pytest.mark.parametrize("change", ["longer", "shorter", "another file"])
+    def test_file_has_changed(self, checkpointed: Run, change: str) -> None:
+        path = checkpointed.job.files / "a"
+        if change == "longer":
+            path.write_bytes(path.read_bytes() + b"more")
+        elif change == "shorter":
+            path.write_bytes(b"")
+        else:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            path.mkdir()
+        self.refused(checkpointed, 42, str(path))
+
+    def test_program_is_missing(self, job: Job) -> None:
+        own = job.files / "program"
+        shutil.copy(Program("anon_private").command(job.files)[0], own)
+        run = Run(Program("anon_private"), job)
+        os.mkfifo(job.files / "go")
+        job.run([own, job.files])
+        run.wait_until_ready()
+        job.checkpoint_and_kill()
+        own.unlink()
+        self.refused(run, 41, str(own))
+
+    def test_pid_is_taken(self, checkpointed: Run) -> None:
+        import json
+
+        shown = json.loads(checkpointed.job.orch.ok("show", str(checkpointed.job.image), "--json").output)
+        pid = root_pid(shown)
+        with process_with_pid(pid):
+            finished = checkpointed.job.orch.expect(
+                40, "restore", str(checkpointed.job.image), "-d", "--pid-namespace", "host"
+            )
+            says(finished, str(pid))
+        checkpointed.job.orch.ok("restore", str(checkpointed.job.image), "-d", "--pid-namespace", "host")
+        checkpointed.must_pass()
+
+    def test_job_still_runs(self, holding: Run) -> None:
+        holding.job.checkpoint()
+        says(holding.job.orch.expect(14, "restore", str(holding.job.image), "-d"), holding.job.name)
+        holding.must_pass()
+
+    def test_port_is_taken(self, job: Job) -> None:
+        import socket
+
+        run = Run(Program("tcp_listeners", ("v4",)), job)
+        run.start()
+        job.checkpoint_and_kill()
+        port = listening_port(job)
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", port))
+            taken.listen()
+            self.refused(run, 43, str(port))
+        job.restore()
+        run.must_pass()
+
+
+def root_pid(shown: object) -> int:
+    """Find the root's process id in what `orch show --json` prints."""
+    found = find(shown, "pid")
+    assert isinstance(found, int)
+    return found
+
+
+def find(value: object, key: str) -> object:
+    """Return the first value under a key, outermost and earliest first."""
+    queue = [value]
+    while queue:
+        item = queue.pop(0)
+        if isinstance(item, dict):
+            if key in item:
+                return item[key]
+            queue += item.values()
+        elif isinstance(item, list):
+            queue += item
+    raise AssertionError(f"there is no {key}")
+
+
+def listening_port(job: Job) -> int:
+    import re
+
+    shown = job.orch.ok("show", str(job.image)).output
+    found = re.search(r"127\.0\.0\.1:(\d+)", shown)
+    assert found is not None, shown
+    return int(found[1])
