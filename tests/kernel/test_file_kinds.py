@@ -27,6 +27,8 @@ from orchestrator.kinds.files.eventfd import try_semaphore
 from orchestrator.kinds.files.kind import Depot, Owner
 from orchestrator.kinds.files.leak import outside_holders, report_leaks
 from orchestrator.kinds.files.locks import F_OFD_SETLK
+from orchestrator.kinds.files.pidfd import PidFd
+from orchestrator.kinds.files.procfile import ProcFile
 from orchestrator.kinds.files.table import FileCollector
 from orchestrator.kinds.files.timerfd import timerfd_gettime
 from orchestrator.kinds.memory.shared import open_shared, shared_object
@@ -263,6 +265,121 @@ def test_a_fifo(tmp_path: Path) -> None:
         assert os.read(r, 99) == b"waiting"
         os.write(process.take(1), b"more")
         assert os.read(r, 99) == b"more"
+
+
+def test_removed_fifos_and_directories(tmp_path: Path) -> None:
+    fifo, directory = tmp_path / "fifo", tmp_path / "directory"
+
+    def setup() -> None:
+        directory.mkdir()
+        (directory / "below").mkdir(0o751)
+        os.mkfifo(fifo, 0o640)
+        w = os.open(fifo, os.O_RDWR)  # 0
+        os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)  # 1
+        os.write(w, b"in between")
+        os.open(directory / "below", os.O_RDONLY | os.O_DIRECTORY)  # 2
+        os.open("/proc/self/fd/2", os.O_RDONLY | os.O_CLOEXEC)  # 3
+        (directory / "below").rmdir()
+        directory.rmdir()
+        fifo.unlink()
+
+    original = Process(setup)
+    with contextlib.closing(original), captured([original], tmp_path / "image") as image:
+        image.scope.blockers.raise_if_any()
+        before = original.portrait()
+        original.close()
+        with contextlib.closing(Target()) as target:
+            target.rebuild(image)
+            after = target.process.portrait()
+            assert [text.partition(" same ")[2] for text in after.values()] == [
+                text.partition(" same ")[2] for text in before.values()
+            ]
+            reader, directory_fd, again = (target.process.take(fd) for fd in (1, 2, 3))
+            assert os.read(reader, 99) == b"in between"
+            os.write(target.process.take(0), b"more")
+            assert os.read(reader, 99) == b"more"
+            assert stat.S_IMODE(os.fstat(reader).st_mode) == 0o640
+            assert stat.S_IMODE(os.fstat(directory_fd).st_mode) == 0o751
+            assert os.fstat(directory_fd).st_ino == os.fstat(again).st_ino
+            assert target.process.link(2).endswith(" (deleted)")
+            with pytest.raises(FileNotFoundError):
+                os.open("new", os.O_CREAT | os.O_RDWR, dir_fd=directory_fd)
+    assert os.listdir(tmp_path) == ["image"]
+
+
+def test_files_that_show_their_process(tmp_path: Path) -> None:
+    libc = ctypes.CDLL(None)
+
+    def setup() -> None:
+        mask = (1 << signal.SIGUSR1 - 1).to_bytes(8, "little")
+        poll = select.epoll()  # 0
+        me = os.pidfd_open(os.getpid(), os.O_NONBLOCK)  # 1
+        os.open(f"/proc/{os.getpid()}/comm", os.O_RDWR)  # 2
+        os.dup2(2, 6)
+        os.lseek(2, 3, os.SEEK_SET)
+        os.open("/proc/self/fd", os.O_RDONLY)  # 3
+        assert libc.syscall(289, -1, mask, 8, 0) == 4  # signalfd
+        os.dup2(me, 5)
+        poll.register(me, select.EPOLLIN)
+        poll.register(4, select.EPOLLIN)
+        setup.keep = poll  # type: ignore[attr-defined]
+
+    original = Process(setup)
+    with contextlib.closing(original), captured([original], tmp_path / "image") as image:
+        image.scope.blockers.raise_if_any()
+        before = {fd: text.replace(str(original.pid), "PID") for fd, text in original.portrait().items()}
+        old = original.pid
+        original.close()
+        target = Target()
+        pid = target.process.pid
+        with contextlib.closing(target):
+            # In a restore the process ids are the same; here they are not.
+            for i, file in enumerate(image.files):
+                match file.body:
+                    case PidFd(pid=number) if number == old:
+                        image.files[i] = msgspec.structs.replace(file, body=PidFd(pid))
+                    case ProcFile(path=path):
+                        image.files[i] = msgspec.structs.replace(file, body=ProcFile(path.replace(str(old), str(pid))))
+            target.rebuild(image)
+            assert {fd: text.replace(str(pid), "PID") for fd, text in target.process.portrait().items()} == before
+            assert os.read(target.process.take(6), 99) == Path(f"/proc/{pid}/comm").read_bytes()[3:]
+            poll = select.epoll.fromfd(target.process.take(0))
+            assert poll.poll(0) == []
+            pidfd = target.process.take(1)
+        assert select.select([pidfd], [], [], 5)[0] == [pidfd]
+        os.close(pidfd)
+
+
+def test_processes_outside_or_gone(tmp_path: Path) -> None:
+    def setup() -> None:
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.pidfd_open(child)  # 0
+        os.open(f"/proc/{child}/stat", os.O_RDONLY)  # 1
+        os.waitpid(child, 0)
+        os.pidfd_open(os.getppid())  # 2
+        os.open(f"/proc/{os.getppid()}/stat", os.O_RDONLY)  # 3
+
+    original = Process(setup)
+    with contextlib.closing(original), captured([original], tmp_path / "image") as image:
+        lines = {re.findall(r"fd (\d+) ", line)[0]: line for line in names(image).splitlines()}
+        assert sorted(lines) == list("0123")
+        assert "has ended and was waited for" in lines["0"]
+        assert f"process {os.getpid()}, which is not in the job" in lines["2"]
+        assert "has ended or is outside" in lines["3"]
+
+
+def test_a_procfs_file_that_two_processes_share(tmp_path: Path) -> None:
+    def setup() -> None:
+        os.open(f"/proc/{os.getpid()}/stat", os.O_RDONLY)
+
+    first = Process(setup)
+    fd = first.take(0)
+    second = Process(lambda: keep_only([fd], 0), close=False)
+    os.close(fd)
+    with contextlib.closing(first), contextlib.closing(second), captured([first, second], tmp_path / "image") as image:
+        assert names(image).endswith("several processes share it, and each would have to open it anew")
 
 
 def test_eventfds(tmp_path: Path) -> None:

@@ -23,14 +23,14 @@ _WRITE_ACCESS = 3  # O_WRONLY | O_RDWR
 
 
 def depot_base(tables: Iterable[FileTable], files: Iterable[OpenFile]) -> int:
-    """Return the lowest number above every descriptor of the job, and above those that its epolls remember."""
+    """Return a number above every descriptor of the job, and above those that its epolls remember."""
     highest = 15
     for table in tables:
         highest = max([highest, *(descriptor.fd for descriptor in table.descriptors)])
     for file in files:
         if isinstance(file.body, EventPoll):
             highest = max([highest, *(entry.fd for entry in file.body.registrations)])
-    return highest + 1
+    return highest + 2  # one is left for what a table that is full opens in passing
 
 
 def check_files(files: Sequence[OpenFile]) -> None:
@@ -82,7 +82,8 @@ def settle_table(
     """Finish the files of a table in a task that has it, when all tasks are there. ``first``: first_holders()."""
     numbers = {descriptor.fd: descriptor.file for descriptor in table.descriptors}
     free = next(number for number in range(len(numbers) + 1) if number not in numbers)
-    for descriptor in table.descriptors:
+    ordered = sorted(table.descriptors, key=lambda one: (kind_of(files[one.file]).order, one.fd))
+    for descriptor in ordered:
         file = files[descriptor.file]
         is_first = first[file.id] == (table.id, descriptor.fd)
         settle = kind_of(file).settle

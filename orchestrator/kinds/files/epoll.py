@@ -2,7 +2,7 @@
 
 A registration is of a file and a number: the descriptor's number when it was added. Neither belongs
 to a process, so the depot makes registrations, giving each file its number for a moment. A signalfd
-alone is added by its owner, because it shows the signals of whoever adds it.
+is added by its owner, because it shows the signals of whoever adds it; and so is what the owner opens.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ _event = struct.Struct("=IQ" if os.uname().machine == "x86_64" else "=I4xQ")
 _EPIOCSPARAMS, _EPIOCGPARAMS = 0x40088A01, 0x80088A02
 _PARAMETERS_BYTES = 8
 _ONE_TO_ONE = ("socket:[",)
+_LATE = ("anon_inode:[signalfd]", "anon_inode:[pidfd]", "pidfd:[")
 
 
 class Registration(Record, frozen=True, array_like=True):
@@ -106,10 +107,10 @@ def _resolve(record: EventPoll, view: FdView, scope: Scope) -> None:
                 f"it waits for a file, added as fd {target.fd}, that no process of the job has open any more",
             )
             continue
-        late = held.link == "anon_inode:[signalfd]"
+        late = held.link.startswith(_LATE)
         if late and held.fd != target.fd:
             scope.unsupported(
-                view.pid, view.what, f"it waits for a signalfd, added as fd {target.fd}, that has moved to {held.fd}"
+                view.pid, view.what, f"it waits for {held.link}, added as fd {target.fd}, that has moved to {held.fd}"
             )
             continue
         record.registrations.append(Registration(held.file, target.fd, target.events, target.data, late))

@@ -53,6 +53,9 @@ class OpenFiles(Protocol):
     def of_inode(self, inode: int) -> Iterable[Held]:
         """Return one holder of each open file of an inode."""
 
+    def tables_with(self, file: ObjectId) -> int:
+        """Count the tables that have an open file."""
+
 
 class FdView:
     """One descriptor of a held process, looked at from outside."""

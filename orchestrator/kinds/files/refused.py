@@ -11,7 +11,6 @@ _ANONYMOUS = {
     "[perf_event]": "performance counters cannot be saved",
     "[fanotify]": "fanotify groups cannot be saved",
     "inotify": "watches of inotify cannot be saved",
-    "[pidfd]": "descriptors of processes cannot be saved",
     "bpf-map": "BPF objects cannot be saved",
     "bpf-prog": "BPF objects cannot be saved",
     "bpf_link": "BPF objects cannot be saved",
@@ -30,7 +29,6 @@ _LINKS = {
     "user": "a descriptor of a namespace cannot be saved",
     "time": "a descriptor of a namespace cannot be saved",
     "cgroup": "a descriptor of a namespace cannot be saved",
-    "pidfd": "descriptors of processes cannot be saved",
     "socket": "sockets of this family cannot be saved",
 }
 

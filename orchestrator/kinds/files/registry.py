@@ -10,10 +10,13 @@ from orchestrator.kinds.files import (
     fifo,
     ghost,
     memfd,
+    pidfd,
     pipe,
+    procfile,
     regular,
     signalfd,
     timerfd,
+    unnamed,
 )
 from orchestrator.kinds.files.device import Device
 from orchestrator.kinds.files.epoll import EventPoll
@@ -23,10 +26,13 @@ from orchestrator.kinds.files.fifo import Fifo
 from orchestrator.kinds.files.ghost import Ghost, GhostFile
 from orchestrator.kinds.files.kind import FdView, FileKind, OpenFile
 from orchestrator.kinds.files.memfd import MemFd
+from orchestrator.kinds.files.pidfd import PidFd
 from orchestrator.kinds.files.pipe import PipeBuffer, PipeEnd
+from orchestrator.kinds.files.procfile import ProcFile
 from orchestrator.kinds.files.regular import NamedFile
 from orchestrator.kinds.files.signalfd import SignalFd
 from orchestrator.kinds.files.timerfd import TimerFd
+from orchestrator.kinds.files.unnamed import Removed, RemovedDirectory, RemovedFifo
 from orchestrator.kinds.memory.shared import SharedMemory
 from orchestrator.kinds.sockets.registry import SOCKET_KINDS, SocketBody, SocketObject
 
@@ -38,7 +44,11 @@ KINDS: tuple[FileKind, ...] = (
     timerfd.KIND,
     signalfd.KIND,
     memfd.KIND,
+    pidfd.KIND,
     ghost.KIND,
+    unnamed.DIRECTORY,
+    unnamed.FIFO,
+    procfile.KIND,
     regular.KIND,
     fifo.KIND,
     device.KIND,
@@ -56,12 +66,16 @@ FileBody = (
     | EventPoll
     | TimerFd
     | SignalFd
+    | PidFd
+    | ProcFile
+    | RemovedDirectory
+    | RemovedFifo
     | External
     | SocketBody
 )
 """What OpenFile.body may be."""
 
-FileObject = Ghost | PipeBuffer | SharedMemory | SocketObject
+FileObject = Ghost | Removed | PipeBuffer | SharedMemory | SocketObject
 """What open files, and memory, put into an image's shared objects."""
 
 

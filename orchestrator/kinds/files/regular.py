@@ -10,7 +10,7 @@ from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile
 from orchestrator.kinds.files.reopening import AT_FDCWD, open_flags, seek
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
-from orchestrator.linux.statfs import PROC_SUPER_MAGIC, filesystem_magic, is_pseudo
+from orchestrator.linux.statfs import filesystem_magic, is_pseudo
 
 _DELETED = " (deleted)"
 _TYPES = {stat.S_IFREG: "a regular file", stat.S_IFDIR: "a directory", stat.S_IFLNK: "a symbolic link",
@@ -75,22 +75,11 @@ def _capture(view: FdView, scope: Scope) -> NamedFile | None:
         return None
     status = view.stat
     magic = filesystem_magic(view.path)
-    if magic == PROC_SUPER_MAGIC and _belongs_to_process(view.link):
-        scope.unsupported(view.pid, view.what, "a file of procfs about one process cannot be opened again")
-        return None
     return NamedFile(view.link, stat.S_IFMT(status.st_mode), status.st_size, status.st_mtime_ns, is_pseudo(magic))
 
 
-def _belongs_to_process(path: str) -> bool:
-    """Whether a path in procfs leads below /proc/PID, wherever procfs is mounted."""
-    return any(part.isdecimal() for part in path.split("/"))
-
-
 def _rebuild(file: OpenFile, depot: Depot) -> None:
-    flags = open_flags(file.flags)
-    if file.body.file_type != stat.S_IFDIR:
-        flags &= ~os.O_DIRECTORY  # a part of O_TMPFILE
-    depot.tape.openat(AT_FDCWD, file.body.path, flags, 0)
+    depot.tape.openat(AT_FDCWD, file.body.path, open_flags(file.flags), 0)
     if not file.flags & os.O_PATH:
         seek(depot.tape, 0, file)
     depot.keep(0, depot.slot(file.id))

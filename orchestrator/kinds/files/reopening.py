@@ -14,13 +14,16 @@ FASYNC = 0o20000
 """Told at the end, with the owner of the signals."""
 _STATUS = os.O_APPEND | os.O_NONBLOCK | os.O_DIRECT | os.O_NOATIME
 """What F_SETFL can change."""
-_OPENED = os.O_ACCMODE | _STATUS | os.O_SYNC | os.O_DSYNC | os.O_DIRECTORY | os.O_PATH | O_LARGEFILE
-_NOT_THROUGH_LINKS = os.O_NOFOLLOW
+_OPENED = (
+    os.O_ACCMODE | _STATUS | os.O_SYNC | os.O_DSYNC | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_PATH | O_LARGEFILE
+)  # fmt: skip
 
 
 def open_flags(flags: int) -> int:
     """Return those of a file's flags that openat(2) is given for a path."""
-    return flags & (_OPENED | _NOT_THROUGH_LINKS) | os.O_NOCTTY | O_CLOEXEC
+    if flags & os.O_TMPFILE == os.O_TMPFILE:
+        flags &= ~os.O_DIRECTORY  # a part of it
+    return flags & _OPENED | os.O_NOCTTY | O_CLOEXEC
 
 
 def reopen(depot: Depot, source: int, file: OpenFile, *, scratch: int = 0) -> None:
@@ -29,9 +32,7 @@ def reopen(depot: Depot, source: int, file: OpenFile, *, scratch: int = 0) -> No
     ``scratch`` is the lowest number that is free.
     """
     path = f"{depot.proc}/self/fd/{source}"
-    # O_DIRECTORY may be there as a part of O_TMPFILE.
-    flags = file.flags & _OPENED & ~os.O_DIRECTORY
-    depot.tape.openat(AT_FDCWD, path, flags | os.O_NOCTTY | O_CLOEXEC, 0)
+    depot.tape.openat(AT_FDCWD, path, open_flags(file.flags) & ~os.O_NOFOLLOW, 0)
     seek(depot.tape, scratch, file)
     depot.keep(scratch, depot.slot(file.id))
 

@@ -152,6 +152,10 @@ class FileCollector:
         """Return one holder of each open file of an inode."""
         return self._of_inode.get(inode, ())
 
+    def tables_with(self, file: ObjectId) -> int:
+        """Count the tables that have an open file."""
+        return sum(any(one.file == file for one in table.descriptors) for table in self.tables)
+
     def _inherited(self, view: FdView, theirs: Held | None) -> Held | None:
         """Return what the parent has at the same number if it is the same open file description."""
         if theirs is None or kcmp(theirs.pid, view.pid, KCMP_FILE, theirs.fd, view.fd) != 0:
