@@ -7,6 +7,7 @@ from typing import Any
 
 from orchestrator.freezer import make_freezer
 from orchestrator.job import Job
+from orchestrator.linux.proc_status import read_status
 
 
 def describe_job(job: Job) -> dict[str, Any]:
@@ -51,6 +52,7 @@ def _describe_processes(pids: list[Any]) -> list[dict[str, Any]]:
             with process.oneshot():
                 found[pid] = {
                     "pid": pid,
+                    "own_pid": read_status(pid).ns_pid[-1],
                     "ppid": process.ppid(),
                     "state": _LETTERS.get(process.status(), "?"),
                     "memory": process.memory_info().rss,
@@ -59,7 +61,7 @@ def _describe_processes(pids: list[Any]) -> list[dict[str, Any]]:
                     "command": " ".join(process.cmdline()) or f"[{process.name()}]",
                     "depth": 0,
                 }
-        except psutil.NoSuchProcess:
+        except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
             continue
     children: dict[int, list[int]] = {}
     roots = []

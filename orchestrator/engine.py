@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -94,7 +95,8 @@ def _standard_streams(target: Target) -> dict[tuple[int, int, int], int]:
         return {}
     streams: dict[tuple[int, int, int], int] = {}
     for number, stream in enumerate(target.job.record.streams):
-        if stream is not None:
+        # A regular file is the job's own: it is opened again by its path.
+        if stream is not None and not stat.S_ISREG(stream.st_mode):
             streams.setdefault((stream.st_dev, stream.st_ino, stream.st_rdev), number)
     return streams
 

@@ -56,6 +56,8 @@ def _print_job(job: dict[str, Any]) -> None:
     print(f"{job['name']}  {', '.join(facts)}")
     for process in processes:
         branch = "  " * process["depth"] + process["command"]
+        if process["own_pid"] != process["pid"]:
+            branch += f"  (as itself {process['own_pid']})"
         print(f"  {process['pid']:>7} {process['state']} {size(process['memory']):>10}  {branch}")
     for image in job["images"]:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(image["created"]))
