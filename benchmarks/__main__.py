@@ -139,7 +139,7 @@ def main(arguments: Sequence[str]) -> int:
     become_subreaper()
     keep_descriptors()
     try:
-        with cgroup.parent() as cgroups, tempfile.TemporaryDirectory(prefix="orch-bench-", dir=chosen.dir) as directory:
+        with cgroup.parent() as cgroups, tempfile.TemporaryDirectory(prefix="bench-", dir=chosen.dir) as directory:
             try:
                 run = measure(chosen, Path(directory), cgroups)
             finally:

@@ -33,7 +33,7 @@ def parent() -> Iterator[Path]:
     mount = parse_mountinfo(Path("/proc/self/mountinfo").read_text())
     if mount is None:
         raise BenchmarkError("no cgroup2 is mounted here")
-    path = mount / parse_own(Path("/proc/self/cgroup").read_text()) / f"orch-bench-{os.getpid()}"
+    path = mount / parse_own(Path("/proc/self/cgroup").read_text()) / f"bench-{os.getpid()}"
     try:
         path.mkdir()
     except OSError as err:

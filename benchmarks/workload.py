@@ -56,8 +56,11 @@ def start(command: list[str], case: Case, directory: Path, cgroup: Path) -> Job:
         )
         os.close(theirs)
         theirs = -1
-        if not wait_readable(ours) or os.read(ours, 1) != b"r":
-            raise BenchmarkError(f"the workload of {case.name} did not become ready")
+        if not wait_readable(ours):
+            raise BenchmarkError(f"the workload of {case.name} did not become ready in time")
+        if os.read(ours, 1) != b"r":
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            raise BenchmarkError(f"the workload of {case.name} ended with {code} before it was ready")
     finally:
         for fd in (ours, theirs):
             if fd >= 0:
