@@ -318,6 +318,32 @@ def test_datagrams_keep_their_senders(holders: Holders, tmp_path: Path) -> None:
         assert not os.path.lexists(paths[2])
 
 
+def test_datagram_pairs_with_names(holders: Holders, tmp_path: Path) -> None:
+    a, b = socket.socketpair(UNIX, DGRAM)
+    b.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    b.send(b"this names the sender")
+    autobound = b.getsockname()
+    assert autobound
+    c, d, e = (socket.socket(UNIX, DGRAM) for _ in range(3))
+    for sock, name in ((c, "c"), (d, "d"), (e, "e")):
+        sock.bind(str(tmp_path / name))
+    c.connect(d.getsockname())
+    d.connect(c.getsockname())
+    d.send(b"to c")
+    c.sendto(b"to e", e.getsockname())
+    pids = [holders.start({100: a, 101: b, 102: c}), holders.start({103: d, 104: e})]
+    image, scope = capture(pids)
+    assert not scope.blockers.unsupported
+    close(a, b, c, d, e)
+    holders.end()
+    with rebuilt(image) as (first, second):
+        assert first[100].recvfrom(100) == (b"this names the sender", autobound)
+        assert first[102].recvfrom(100) == (b"to c", str(tmp_path / "d"))
+        assert second[104].recvfrom(100) == (b"to e", str(tmp_path / "c"))
+        first[102].send(b"again")
+        assert second[103].recv(10) == b"again"
+
+
 def test_datagram_socket_whose_target_is_gone(holders: Holders) -> None:
     name = b"\0orch-test-lost-%d" % os.getpid()
     client, server = socket.socket(UNIX, DGRAM), socket.socket(UNIX, DGRAM)

@@ -11,7 +11,7 @@ from orchestrator.kinds.sockets.options import write_dress
 from orchestrator.kinds.sockets.unix_name import UnixName, sockaddr_un
 from orchestrator.kinds.sockets.unix_pair import SHUTDOWN_HOW
 from orchestrator.kinds.sockets.unix_place import open_home, reaching, write_bind
-from orchestrator.kinds.sockets.unix_records import UnixAlone, UnixSocket
+from orchestrator.kinds.sockets.unix_records import UnixAlone, UnixPairEnd, UnixSocket
 from orchestrator.kinds.sockets.unix_send import acting_as, widen, write_send
 
 
@@ -83,15 +83,11 @@ def _room(socket_id: ObjectId) -> str:
 def _deliver(depot: Depot, socket_id: ObjectId, record: UnixSocket) -> None:
     """Send a datagram socket its messages again, each from a socket of the name that it came from."""
     assert record.name is not None
-    senders = {
-        other.name.address: ObjectId(number)
-        for number, other in enumerate(depot.objects)
-        if isinstance(other, UnixSocket) and other.style == socket.SOCK_DGRAM and other.name
-    }
+    senders = _datagram_sockets(depot)
     for number, message in enumerate(record.queue):
         known = senders.get(message.source)
         if known is not None:
-            sender: int = depot.slot(depot.users(known)[0].id)
+            sender: int = known
         else:
             depot.tape.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, 0)
             sender = 0
@@ -102,3 +98,19 @@ def _deliver(depot: Depot, socket_id: ObjectId, record: UnixSocket) -> None:
             write_send(depot, sender, message, to)
         if known is None:
             depot.tape.close(0)
+
+
+def _datagram_sockets(depot: Depot) -> dict[bytes, DepotFd]:
+    """Return the standing numbers of all datagram sockets that have names, by their addresses."""
+    found = {}
+    for file in depot.files.values():
+        if isinstance(file.body, UnixAlone) and file.body.style == socket.SOCK_DGRAM:
+            name = file.body.claims
+        elif isinstance(file.body, UnixPairEnd):
+            end = depot.objects[file.body.object].ends[file.body.end]
+            name = end.name
+        else:
+            continue
+        if name is not None:
+            found[name.address] = depot.slot(file.id)
+    return found

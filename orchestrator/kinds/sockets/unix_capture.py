@@ -88,6 +88,7 @@ class _Capture:
             (status.st_uid, status.st_gid),
             job_credentials(self.scope, peer_credentials(self.sock)),
             (diag.type, diag.name) in self.census.listening,
+            capture_name(self.sock, self.view.pid) if diag.type == socket.SOCK_DGRAM else None,
         )
         if other:
             number = int(diag.ino > other)
@@ -145,8 +146,7 @@ class _Capture:
         address = peer_address(self.sock)
         if peer is None:
             return self._alone(lost=address) if address else self._pair()
-        mutual = peer.peer == diag.ino
-        if mutual and not peer.name and not diag.name:
+        if peer.peer == diag.ino:
             return self._pair()
         if not address:
             raise Refused("it is connected to a datagram socket that has no name")
@@ -154,7 +154,7 @@ class _Capture:
 
         def by_name() -> bool:
             # Nothing but the address ties such a socket to one outside: it can be connected again.
-            if mutual or not address.startswith((b"/", b"\0")):
+            if not address.startswith((b"/", b"\0")):
                 return False
             _change(self.scope, file.object, outside=address)
             return True
@@ -168,6 +168,9 @@ class _Capture:
         def resolve(found: ObjectId | None) -> bool:
             if found is None:
                 return otherwise()
+            if not isinstance(self.scope.objects[found], UnixSocket):
+                self.scope.unsupported(self.view.pid, self.view.what, "it is connected to one of a pair of sockets")
+                return True
             _change(self.scope, file.object, target=found)
             return True
 

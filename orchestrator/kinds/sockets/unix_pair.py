@@ -38,7 +38,13 @@ def _make_pair(depot: Depot, pair_id: ObjectId, pair: UnixPair, users: Sequence[
     tape = depot.tape
     here, there = pair.ends
     assert here is not None
-    if here.address or (there.address if there else pair.lost_address):
+    if pair.style == socket.SOCK_DGRAM:
+        open_home(depot)
+        tape.socketpair(socket.AF_UNIX, pair.style | socket.SOCK_CLOEXEC, 0, tape.space(8))
+        for number, end in enumerate(pair.ends):
+            if end is not None and end.name is not None:
+                write_bind(depot, number, end.name, f"pair{pair_id}-{number}")
+    elif here.address or (there.address if there else pair.lost_address):
         _meet(depot, f"pair{pair_id}", pair)
     else:
         with acting_as(tape, here.peer):

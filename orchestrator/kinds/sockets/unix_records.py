@@ -41,13 +41,15 @@ class UnixEnd(Record, frozen=True):
     """SO_PEERCRED at this end."""
     accepted: bool = False
     """Whether its address is that of a socket that listens still: it shares the name and does not hold it."""
+    name: UnixName | None = None
+    """Of a datagram socket: others can send to it by this."""
 
 
 class UnixPair(Record, frozen=True, tag="unix-pair"):
     """Two Unix sockets that are connected to each other and to nothing else."""
 
     style: int
-    """SOCK_STREAM, SOCK_SEQPACKET, or SOCK_DGRAM from socketpair(2)."""
+    """SOCK_*."""
     ends: tuple[UnixEnd | None, UnixEnd | None]
     """The second is None if that end was closed."""
     lost_address: bytes = b""
