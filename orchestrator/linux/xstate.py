@@ -11,7 +11,7 @@ from orchestrator.linux import ptrace
 @cache
 def own_xstate_bytes() -> int:
     """Return the size in bytes of the NT_X86_XSTATE regset, asked of a short-lived child."""
-    child = os.posix_spawn("/bin/true", ["true"], {}, setsigmask=[])
+    child = os.posix_spawn("/bin/sleep", ["sleep", "60"], {}, setsigmask=[])  # one that ends by itself may be gone too soon
     try:
         ptrace.seize(child)
         ptrace.interrupt(child)
