@@ -11,7 +11,8 @@ from orchestrator.linux import ptrace
 @cache
 def own_xstate_bytes() -> int:
     """Return the size in bytes of the NT_X86_XSTATE regset, asked of a short-lived child."""
-    child = os.posix_spawn("/bin/sleep", ["sleep", "60"], {}, setsigmask=[])  # one that ends by itself may be gone too soon
+    # A child that ends by itself may be gone before it is seized.
+    child = os.posix_spawn("/bin/sleep", ["sleep", "60"], {}, setsigmask=[])
     try:
         ptrace.seize(child)
         ptrace.interrupt(child)
