@@ -79,7 +79,18 @@ def prove(job: Job, pid: int) -> float:
     except ProcessLookupError as err:
         raise BenchmarkError(f"process {pid} of {job.case.name} does not run") from err
     wait_gone(pid)
-    return parse_answer(job.answer.read_text() if job.answer.exists() else "")
+    return parse_answer(job.answer.read_text() if job.answer.exists() else how_ended(pid))
+
+
+def how_ended(pid: int) -> str:
+    """Tell how a child ended, and leave it to be reaped; empty if it is not ours to know."""
+    try:
+        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return ""
+    if ended is None:
+        return ""
+    return f"status {ended.si_status}" if ended.si_code == os.CLD_EXITED else f"signal {ended.si_status}"
 
 
 def parse_answer(text: str) -> float:
@@ -89,5 +100,7 @@ def parse_answer(text: str) -> float:
             return float(gap_us)
         case ["bad", _]:
             raise BenchmarkError("the job found its own state damaged")
+        case ["status" | "signal", _]:
+            raise BenchmarkError(f"the job ended with {text}, without an answer")
         case _:
             raise BenchmarkError("the job ended without an answer")

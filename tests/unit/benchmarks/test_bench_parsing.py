@@ -52,7 +52,13 @@ def test_the_answer_of_a_sound_job_is_its_longest_gap() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"), [("bad 7\n", "damaged"), ("", "without an answer"), ("ok", "without an answer")]
+    ("text", "reason"),
+    [
+        ("bad 7\n", "damaged"),
+        ("", "without an answer"),
+        ("ok", "without an answer"),
+        ("signal 9", "signal 9, without an answer"),
+    ],
 )
 def test_a_job_that_is_not_sound_has_no_figures(text: str, reason: str) -> None:
     with pytest.raises(BenchmarkError, match=reason):
