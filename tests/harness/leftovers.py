@@ -13,8 +13,10 @@ from harness import cgroups
 from harness.descendants import describe, kill_all, wait_until_childless
 
 TEMPORARY = (Path("/tmp"), Path("/dev/shm"), Path("/run"), Path("/run/orch"), Path("/run/orch/jobs"), Path("/var/tmp"))
-SHARED_MACHINE = "ORCH_TESTS_SHARED_MACHINE"
-"""Set where something else uses orch at the same time: then only what bears the test's name counts."""
+ALONE = "ORCH_TESTS_ALONE"
+"""Set where nothing else uses orch at the same time: then what is new and bears orch's name counts too.
+
+What does not bear the test's own name is reported and never touched: it may be somebody's running job."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 IPC_RMID = 0
@@ -58,29 +60,37 @@ class Before:
         )
 
     def ours(self, name: str) -> bool:
+        """Tell whether an object bears this test's name."""
+        return self.job in name
+
+    def counts(self, name: str) -> bool:
         """Tell whether a new object counts against this test."""
-        return self.job in name or ("orch" in name and not os.environ.get(SHARED_MACHINE))
+        return self.ours(name) or ("orch" in name and bool(os.environ.get(ALONE)))
 
     def clear(self, seconds: float = 5) -> list[str]:
         """Remove everything that is left, and say what it was."""
         found = [f"process {describe(pid)}" for pid in wait_until_childless(seconds)]
         found += [f"process {pid}, which cannot be killed" for pid in self._kill()]
         for path in sorted(cgroups.all_cgroups() - self.cgroups, key=lambda path: -len(path.parts)):
-            if self.ours(str(path)) and not self._lasting(path):
+            if self.counts(str(path)) and not self._lasting(path):
                 found.append(f"cgroup {path}{' (frozen)' if cgroups.frozen(path) else ''}")
-                cgroups.remove(path)
+                if self.ours(str(path)):
+                    cgroups.remove(path)
         for mount in sorted(_mounts() - self.mounts):
-            if self.ours(mount):
+            if self.counts(mount):
                 found.append(f"mount {mount}")
-                _libc.umount2(os.fsencode(mount.split()[2]), 2)
+                if self.ours(mount):
+                    _libc.umount2(os.fsencode(mount.split()[2]), 2)
         for path in sorted(_files() - self.files):
-            if self.ours(path.name) and not self._lasting(path):
+            if self.counts(path.name) and not self._lasting(path):
                 found.append(f"file {path}")
                 with contextlib.suppress(OSError):
+                    if not self.ours(path.name):
+                        continue
                     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         for segment in sorted(_segments() - self.segments):
-            # Segments bear no name; one that nobody made but a test's program is told by its key.
-            if not os.environ.get(SHARED_MACHINE):
+            # Segments bear no name.
+            if os.environ.get(ALONE):
                 found.append(f"shared memory segment {segment}")
                 _libc.shmctl(segment, IPC_RMID, None)
         return found

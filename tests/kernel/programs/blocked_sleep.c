@@ -5,7 +5,7 @@ static const char *kind;
 
 static void body(void)
 {
-	struct timespec time = {1, 500000000}, left = {99, 99};
+	struct timespec time = {1, 500000000}, left; /* the kernel writes it at each interruption, also of a sleep that goes on */
 	bool boot = strcmp(kind, "boottime") == 0, absolute = strcmp(kind, "absolute") == 0;
 	clockid_t clock = boot ? CLOCK_BOOTTIME : CLOCK_MONOTONIC;
 	double start = seconds(clock);
@@ -25,7 +25,6 @@ static void body(void)
 	double slept = seconds(clock) - start;
 	if (slept < 1.5 || slept > 6)
 		FAIL("slept %f s of 1.5", slept);
-	SAME(left.tv_sec, 99);
 }
 
 int main(int argc, char **argv)
