@@ -9,7 +9,8 @@ import struct
 from typing import NamedTuple
 
 from orchestrator.ids import HostPid, ObjectId
-from orchestrator.kinds.memory.sysv import create_as, is_hugetlb, next_id, segment_name, segment_object
+from orchestrator.kinds.files.kind import Depot
+from orchestrator.kinds.memory.sysv import create_as, ensure_segment, is_hugetlb, next_id, segment_name, segment_object
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
 from orchestrator.linux import sysvipc
@@ -202,4 +203,9 @@ def _rebuild_queue(record: Queue, tape: Tape) -> None:
         tape.msgsnd(record.id, content, len(message.text), sysvipc.IPC_NOWAIT)
 
 
-KIND = NamespaceKind("ipc", CLONE_NEWIPC, IpcNamespace, _capture, _rebuild)
+def _fill(record: IpcNamespace, depot: Depot) -> None:
+    for of in record.segments:
+        ensure_segment(of, depot)
+
+
+KIND = NamespaceKind("ipc", CLONE_NEWIPC, IpcNamespace, _capture, _rebuild, fill=_fill)

@@ -38,7 +38,8 @@ class NamespaceKind:
     capture: Callable[[HostPid, Scope], Record | None]
     """Describe the private namespace of a held process; note what cannot be rebuilt in the scope."""
     rebuild: Callable[[Any, Tape], None] | None = None
-    """Write tape entries that the first process inside plays, as root, before any file is opened."""
+    """Write tape entries that the first process inside plays, as root, before any file is opened; for mounts, after
+    those of ``fresh``. Low descriptors are free, and are again afterwards."""
     outside: Callable[[Any, HostPid], None] | None = None
     """What orch itself does from outside (netlink), after ``rebuild``, with that process waiting."""
     check: Callable[[Any], None] | None = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 from typing import NamedTuple
 
 from orchestrator.errors import FileMissing
@@ -30,6 +31,9 @@ _MS_REMOUNT, _MS_BIND = 32, 4096
 _MNT_DETACH = 2
 _OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
 _MOVE_MOUNT_F_EMPTY_PATH = 4
+_AT_EMPTY_PATH = 0x1000
+_mount_attr = struct.Struct("=QQQQ")  # attr_set attr_clr propagation userns_fd
+_MOUNT_ATTR_NOATIME, _MOUNT_ATTR__ATIME = 0x10, 0x70
 _NOSUID_NODEV_NOEXEC = 2 | 4 | 8
 
 
@@ -64,6 +68,13 @@ class Peer(NamedTuple):
     propagation: Propagation
 
 
+class ProcOptions(NamedTuple):
+    """How the job's own /proc is mounted."""
+
+    flags: int
+    data: bytes
+
+
 class MountNamespace(Record, frozen=True, tag="mnt"):
     """How the job's mounts differ from the machine's."""
 
@@ -73,6 +84,8 @@ class MountNamespace(Record, frozen=True, tag="mnt"):
     mounts: list[JobMount]
     options: list[Option]
     peers: list[Peer]
+    proc: ProcOptions | None = None
+    """Of a procfs that the job has over /proc. It is not among ``mounts``: :func:`fresh` makes it."""
 
 
 class _Seen(NamedTuple):
@@ -98,7 +111,14 @@ def open_tree(path: str) -> int:
     """Copy the one mount at ``path`` to nowhere, and return a descriptor for that."""
     name = ctypes.create_string_buffer(os.fsencode(path))
     flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC
-    return syscall(numbers(machine())["open_tree"], AT_FDCWD, ctypes.addressof(name), flags)
+    number = numbers(machine())
+    tree = syscall(number["open_tree"], AT_FDCWD, ctypes.addressof(name), flags)
+    # Reading through it shall leave no access times behind.
+    attributes = ctypes.create_string_buffer(_mount_attr.pack(_MOUNT_ATTR_NOATIME, _MOUNT_ATTR__ATIME, 0, 0))
+    here = ctypes.create_string_buffer(b"")
+    size = _mount_attr.size
+    syscall(number["mount_setattr"], tree, ctypes.addressof(here), _AT_EMPTY_PATH, ctypes.addressof(attributes), size)
+    return tree
 
 
 def _capture(pid: HostPid, scope: Scope) -> MountNamespace | None:
@@ -130,7 +150,11 @@ def _describe(pid: HostPid, scope: Scope, delta: Delta, trees: dict[str, int]) -
         reason = "it has mounts of its own, but propagates them to the machine's (same peer groups)"
         scope.unsupported(pid, "mount namespace", reason)
     mounts = []
+    proc = None
     for mount, bind_from, from_job in delta.added:
+        if mount.mountpoint == "/proc" and mount.fstype == "proc" and bind_from is None:
+            proc = ProcOptions(mount_flags(mount.options), os.fsencode(super_data(mount)))
+            continue
         tree: list[TreeEntry] = []
         if mount.mountpoint in trees and bind_from is None:
             try:
@@ -157,6 +181,7 @@ def _describe(pid: HostPid, scope: Scope, delta: Delta, trees: dict[str, int]) -
         mounts,
         [Option(os.fsencode(mount.mountpoint), mount_flags(mount.options)) for mount in delta.changed],
         [Peer(os.fsencode(path), kind) for path, kind in peers],
+        proc,
     )
 
 
@@ -172,9 +197,13 @@ def _archive(mount: int, scope: Scope) -> list[TreeEntry]:
 
 
 def _rebuild(record: MountNamespace, tape: Tape) -> None:
-    """Write the entries that mount and unmount. Descriptors from 0 on must be free."""
-    # Sources of bind mounts are opened first: later mounts may hide them.
+    """Write the entries that mount and unmount, after those of :func:`fresh`. Descriptors from 0 on must be free."""
     change_propagation(tape, b"/", record.propagation, recursive=True)
+    if record.proc is not None:
+        if record.proc.data:
+            tape.mount(0, "/proc", 0, _MS_REMOUNT, record.proc.data + b"\0")
+        tape.mount(0, "/proc", 0, _MS_REMOUNT | _MS_BIND | record.proc.flags, 0)
+    # Sources of bind mounts are opened first: later mounts may hide them.
     binds = [mount for mount in record.mounts if mount.bind_from is not None and not mount.from_job]
     for mount in reversed(binds):  # the first to be used has the highest number, and 0 is free again at the end
         assert mount.bind_from is not None
@@ -246,6 +275,12 @@ def _check(record: MountNamespace) -> None:
                 f"mountpoint {os.fsdecode(mount.mountpoint)} is gone", hint="make the directory, then restore again"
             )
         made.add(mount.mountpoint)
+
+
+def is_remade(record: MountNamespace, path: str) -> bool:
+    """Whether a path of the job leads into a mount that the restore makes, so that it tells nothing before that."""
+    raw = os.fsencode(path)
+    return any(raw == m.mountpoint or raw.startswith(m.mountpoint.rstrip(b"/") + b"/") for m in record.mounts)
 
 
 def fresh(tape: Tape) -> None:

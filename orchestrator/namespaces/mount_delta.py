@@ -113,6 +113,8 @@ def compare_mounts(host: Sequence[Mount], job: Sequence[Mount], *, own_cgroups: 
     _note_removed(delta, [mount for twins in available.values() for mount in twins])
     made: list[Mount] = []
     for mount in _parents_first(extra):
+        if mount.mountpoint.startswith("/proc/") and _key(mount) in {_key(twin) for twin, _ in delta.common}:
+            continue  # what the machine mounts there comes again with a new /proc
         _add(delta, mount, host, job, made, own_cgroups)
         made.append(mount)
     for mount in [*delta.changed, *(added.mount for added in delta.added)]:

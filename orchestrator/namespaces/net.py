@@ -20,6 +20,7 @@ from orchestrator.namespaces.inside import inside
 from orchestrator.namespaces.kind import NamespaceKind
 from orchestrator.namespaces.net_messages import NetMessages, read_messages, rebuild_messages
 from orchestrator.namespaces.net_sysctl import changed_sysctls, read_net_sysctls, write_net_sysctls
+from orchestrator.namespaces.sysctl import read_sysctls
 from orchestrator.tape.build import Tape
 
 _LOOPBACK = "loopback"
@@ -27,6 +28,7 @@ _KINDS = frozenset((_LOOPBACK, "dummy", "veth"))
 _IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
 _SETTABLE = 0x80 | 0x100 | 0x200 | 0x1000  # IFF_NOARP, PROMISC, ALLMULTI, MULTICAST
 _DEFAULT_QDISCS = frozenset(("noqueue", "pfifo_fast", "fq_codel", "noop", "mq"))
+_ADDR_GEN_MODE_NONE = "1"
 _SIOCSIFFLAGS = 0x8914
 _IFREQ = struct.Struct("=16sh22x")  # struct ifreq with ifr_flags
 assert _IFREQ.size == 40
@@ -185,10 +187,18 @@ def _rebuild_inside(record: NetNamespace) -> None:
     with IPRoute() as route:
         for link in record.links:
             _make(route, link, record.links)
-        write_net_sysctls(record.sysctls)
         for link in record.links:
             _set(route, link)
+        write_net_sysctls(record.sysctls)  # before the links are up: some decide what happens then
+        # The kernel shall make no IPv6 addresses of its own: they would be unusable for a second or two.
+        modes = read_sysctls(f"/proc/sys/net/ipv6/conf/{link.name}/addr_gen_mode" for link in record.links)
+        write_net_sysctls(dict.fromkeys(modes, _ADDR_GEN_MODE_NONE))
+        for link in record.links:
+            flags = link.flags | link.up * _IFF_UP
+            route.link("set", index=link.index, flags=flags, change=_SETTABLE | _IFF_UP)
     rebuild_messages(record.messages)
+    write_net_sysctls(modes)
+    rebuild_messages(record.messages)  # without what it may have made now
 
 
 def _make(route: Any, link: Link, links: list[Link]) -> None:
@@ -196,16 +206,16 @@ def _make(route: Any, link: Link, links: list[Link]) -> None:
         route.link("add", index=link.index, ifname=link.name, kind="dummy", address=link.address)
     elif link.kind == "veth" and link.peer > link.index:
         other = next(other for other in links if other.index == link.peer)
-        peer = {"index": other.index, "ifname": other.name, "address": other.address}
-        route.link("add", index=link.index, ifname=link.name, kind="veth", address=link.address, peer=peer)
+        # Not ``peer=``, which takes no index.
+        peer = {"index": other.index, "attrs": [("IFLA_IFNAME", other.name), ("IFLA_ADDRESS", other.address)]}
+        route.link("add", index=link.index, ifname=link.name, kind="veth", address=link.address, VETH_INFO_PEER=peer)
 
 
 def _set(route: Any, link: Link) -> None:
     settings: dict[str, Any] = {"mtu": link.mtu, "txqlen": link.queue_length, "group": link.group}
     if link.alias:
         settings["ifalias"] = link.alias
-    mask = _SETTABLE | _IFF_UP
-    route.link("set", index=link.index, flags=link.flags | link.up * _IFF_UP, change=mask, **settings)
+    route.link("set", index=link.index, **settings)
     for name in link.other_names:
         route.link("property_add", index=link.index, altname=name)
 

@@ -19,6 +19,7 @@ _IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_FLAGS = 1, 2, 6, 8
 _IFA_F_NODAD, _IFA_F_TENTATIVE, _IFA_F_PERMANENT = 0x02, 0x40, 0x80
 _IFA_F_DYNAMIC = 0x08 | 0x20 | _IFA_F_TENTATIVE  # DADFAILED, DEPRECATED: states, not settings
 _RTA_CACHEINFO = 12
+_RTPROT_KERNEL = 2
 _RTM_F_CLONED = 0x200
 _RTM_STATE = 0x01 | 0x08 | 0x10 | 0x20 | 0x40 | 0x4000 | 0x8000 | 0x20000000  # RTNH_F_DEAD... RTM_F_OFFLOAD_FAILED
 _NDA_CACHEINFO, _NDA_PROBES = 3, 4
@@ -114,7 +115,8 @@ def rebuild_messages(wanted: NetMessages) -> None:
         for payload in have.routes:
             if payload not in wanted.routes:
                 _tolerate((errno.ESRCH,), link, netlink.RTM_DELROUTE, payload)
-        _add_routes(link, [payload for payload in wanted.routes if payload not in have.routes])
+        missing = [payload for payload in wanted.routes if payload not in have.routes]
+        _add_routes(link, [payload for payload in missing if not _comes_by_itself(payload)])
         if have.rules != wanted.rules:
             for payload in have.rules:
                 link.request(netlink.RTM_DELRULE, payload)
@@ -130,6 +132,11 @@ def _without_detection(payload: bytes) -> bytes:
         return payload
     flags = _address_flags(payload) | _IFA_F_NODAD
     return _with_flags(without_attributes(payload, _ifaddrmsg.size, {_IFA_FLAGS}), flags)
+
+
+def _comes_by_itself(payload: bytes) -> bool:
+    """Whether the kernel makes a route for an address; for IPv6 it may do so a little later."""
+    return payload[0] == socket.AF_INET6 and payload[5] == _RTPROT_KERNEL
 
 
 def _add_routes(link: Netlink, routes: list[bytes]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from orchestrator.linux.procfs import read_record
 
 _ROOT = "/proc/sys/net"
+_TEMPLATES = {"conf": "default", "neigh": "lo"}  # only the initial namespace shows neigh/default
 _SKIPPED = frozenset(("stable_secret", "flush"))
 
 
@@ -30,7 +31,7 @@ def read_net_sysctls() -> dict[str, str]:
 def changed_sysctls(values: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
     """Return the settings that differ from those of a new namespace.
 
-    An interface that a new namespace does not have starts out with what "default" says.
+    An interface that a new namespace does not have starts out with what its template says.
     """
     return {path: value for path, value in values.items() if value != _initial(path, new)}
 
@@ -39,8 +40,8 @@ def _initial(path: str, new: Mapping[str, str]) -> str | None:
     if path in new:
         return new[path]
     words = path.split("/")  # "", proc, sys, net, ipv4, conf, eth0, forwarding
-    if len(words) == 8 and words[5] in ("conf", "neigh"):
-        return new.get("/".join([*words[:6], "default", words[7]]))
+    if len(words) == 8 and words[5] in _TEMPLATES:
+        return new.get("/".join([*words[:6], _TEMPLATES[words[5]], words[7]]))
     return None
 
 

@@ -103,3 +103,5 @@ def _note_strangers(first: HostPid, private: dict[str, int], known: set[int], sc
                 )
         except (FileNotFoundError, ProcessLookupError):
             continue
+        except PermissionError:  # it has a capability that we lack, so it is not the job's: that could have no more
+            continue

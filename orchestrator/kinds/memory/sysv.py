@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Collection
 
 from orchestrator.errors import ResourceTaken
-from orchestrator.ids import FarAddr, HostPid, ObjectId
+from orchestrator.ids import HostPid, ObjectId
 from orchestrator.kinds.files.kind import Depot
 from orchestrator.kinds.memory.record import Vma
 from orchestrator.kinds.record import Content, Record
@@ -21,8 +21,6 @@ from orchestrator.namespaces.inside import inside
 from orchestrator.namespaces.sysctl import write_sysctl
 from orchestrator.tape.build import Result, Tape
 
-SCRATCH = FarAddr(0x20_0000_0000)
-"""Where the depot attaches segments to fill them. Nothing is mapped there: an overlap fails with EINVAL."""
 _PAGE = 4096
 _PROT_READ_WRITE = 3
 _MADV_REMOVE = 9
@@ -164,12 +162,14 @@ def _check_same(record: SysvSegment, row: sysvipc.Segment) -> None:
         )
 
 
-def ensure_segment(of: ObjectId, depot: Depot, existing: Collection[int] = (), scratch: FarAddr = SCRATCH) -> None:
-    """Let the depot make a segment, or take the one of ``existing`` that still has its id, and fill it.
+def ensure_segment(of: ObjectId, depot: Depot, existing: Collection[int] = ()) -> None:
+    """Let the depot make a segment, or take the one of ``existing`` that still has its id, and fill it; once.
 
     ``existing`` are the ids in the IPC namespace that the depot is in, if that is not new (:func:`segments_of`);
     :func:`check_segment` has seen to it that one with our id is ours.
     """
+    if not depot.extra("sysv", of)[1]:
+        return
     record: SysvSegment = depot.objects[of]
     tape = depot.tape
     if record.shmid not in existing:
@@ -178,14 +178,15 @@ def ensure_segment(of: ObjectId, depot: Depot, existing: Collection[int] = (), s
         size = record.content.size
         create_as(tape, record.cuid, record.cgid, lambda: tape.shmget(record.key, size, flags), record.shmid)
     tape.shmctl(record.shmid, sysvipc.IPC_SET, sysvipc.pack_shmid_ds(record.uid, record.gid, record.mode))
-    _fill(tape, record, depot, scratch, was_there=record.shmid in existing)
+    _fill(record, depot, was_there=record.shmid in existing)
     if record.locked:
         tape.shmctl(record.shmid, sysvipc.SHM_LOCK, 0)
 
 
-def _fill(tape: Tape, record: SysvSegment, depot: Depot, scratch: FarAddr, *, was_there: bool) -> None:
+def _fill(record: SysvSegment, depot: Depot, *, was_there: bool) -> None:
     if not record.content.extents and not was_there:
         return
+    tape, scratch = depot.tape, depot.scratch_address  # if something is mapped there, shmat fails with EINVAL
     tape.shmat(record.shmid, scratch, 0)
     if was_there:  # what no extent covers shall read as zeros
         tape.madvise(scratch, _whole_pages(record.content.size), _MADV_REMOVE)
