@@ -154,6 +154,7 @@ epoll_create1         291   20    hex
 epoll_ctl             233   21    fd int fd ptr
 inotify_init1         294   26    hex
 inotify_add_watch     254   27    fd str hex
+inotify_rm_watch      255   28    fd int
 pipe2                 293   59    ptr oflags
 splice                275   76    fd ptr fd ptr size hex
 tee                   276   77    fd fd size hex

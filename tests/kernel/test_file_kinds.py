@@ -350,6 +350,66 @@ def test_files_that_show_their_process(tmp_path: Path) -> None:
         os.close(pidfd)
 
 
+def test_inotify(tmp_path: Path) -> None:
+    watched, single = tmp_path / "watched", tmp_path / "single"
+    watched.mkdir()
+    single.touch()
+    libc = ctypes.CDLL(None)
+    all_but_open = 0xFCE  # the rebuild itself opens and reads
+
+    def setup() -> None:
+        fd = libc.inotify_init1(os.O_NONBLOCK)
+        for _ in range(1500):
+            libc.inotify_rm_watch(fd, libc.inotify_add_watch(fd, os.fsencode(tmp_path), 0x400))
+        assert libc.inotify_add_watch(fd, os.fsencode(watched), all_but_open) == 1501
+        libc.inotify_rm_watch(fd, libc.inotify_add_watch(fd, os.fsencode(tmp_path), 0x400))
+        assert libc.inotify_add_watch(fd, os.fsencode(single), 0x2 | 1 << 31) == 1503
+        drain(fd)
+        os.set_blocking(fd, False)
+
+    with replayed(setup, tmp_path / "image") as (_, process):
+        fd = process.take(0)
+        assert drain(fd) == b""
+        (watched / "new").touch()
+        with single.open("a") as file:
+            file.write("x")
+            file.flush()
+            file.write("y")
+        events = drain(fd)
+        seen = []
+        while events:
+            number, mask, _, size = struct.unpack_from("=iIII", events)
+            seen.append((number, mask, events[16 : 16 + size].rstrip(b"\0")))
+            events = events[16 + size :]
+        assert seen == [
+            (1501, 0x100, b"new"),  # IN_CREATE
+            (1501, 0x8, b"new"),  # IN_CLOSE_WRITE
+            (1503, 0x2, b""),  # IN_MODIFY, once
+            (1503, 0x8000, b""),  # IN_IGNORED
+        ]
+
+
+def test_an_inotify_with_unread_events_or_lost_files(tmp_path: Path) -> None:
+    libc = ctypes.CDLL(None)
+    lost = tmp_path / "lost"
+
+    def setup() -> None:
+        lost.touch()
+        os.open(lost, os.O_RDONLY)  # 0
+        first, second = libc.inotify_init1(0), libc.inotify_init1(0)  # 1, 2
+        libc.inotify_add_watch(second, os.fsencode(lost), 0x2)
+        libc.inotify_add_watch(first, os.fsencode(tmp_path), 0x200)
+        lost.unlink()
+
+    original = Process(setup)
+    with contextlib.closing(original), captured([original], tmp_path / "image") as image:
+        first, second = names(image).splitlines()
+        assert "fd 1 " in first
+        assert "32 bytes of events" in first
+        assert "fd 2 " in second
+        assert "to which no path leads" in second
+
+
 def test_processes_outside_or_gone(tmp_path: Path) -> None:
     def setup() -> None:
         child = os.fork()

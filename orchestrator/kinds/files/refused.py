@@ -10,7 +10,6 @@ _ANONYMOUS = {
     "[userfaultfd]": "its registrations cannot be saved",
     "[perf_event]": "performance counters cannot be saved",
     "[fanotify]": "fanotify groups cannot be saved",
-    "inotify": "watches of inotify cannot be saved",
     "bpf-map": "BPF objects cannot be saved",
     "bpf-prog": "BPF objects cannot be saved",
     "bpf_link": "BPF objects cannot be saved",

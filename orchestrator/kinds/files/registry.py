@@ -9,6 +9,7 @@ from orchestrator.kinds.files import (
     external,
     fifo,
     ghost,
+    inotify,
     memfd,
     pidfd,
     pipe,
@@ -24,6 +25,7 @@ from orchestrator.kinds.files.eventfd import EventFd
 from orchestrator.kinds.files.external import External
 from orchestrator.kinds.files.fifo import Fifo
 from orchestrator.kinds.files.ghost import Ghost, GhostFile
+from orchestrator.kinds.files.inotify import Inotify
 from orchestrator.kinds.files.kind import FdView, FileKind, OpenFile
 from orchestrator.kinds.files.memfd import MemFd
 from orchestrator.kinds.files.pidfd import PidFd
@@ -45,6 +47,7 @@ KINDS: tuple[FileKind, ...] = (
     signalfd.KIND,
     memfd.KIND,
     pidfd.KIND,
+    inotify.KIND,
     ghost.KIND,
     unnamed.DIRECTORY,
     unnamed.FIFO,
@@ -67,6 +70,7 @@ FileBody = (
     | TimerFd
     | SignalFd
     | PidFd
+    | Inotify
     | ProcFile
     | RemovedDirectory
     | RemovedFifo

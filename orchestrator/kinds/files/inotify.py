@@ -1,0 +1,167 @@
+"""Watches of files and directories. See inotify(7)."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import termios
+from typing import NamedTuple
+
+from orchestrator.errors import FileMissing
+from orchestrator.kinds.files.kind import O_CLOEXEC, Depot, FdView, FileKind, OpenFile
+from orchestrator.kinds.files.reopening import set_status
+from orchestrator.kinds.record import Record
+from orchestrator.kinds.scope import Scope
+from orchestrator.linux.handles import open_by_handle_at
+from orchestrator.linux.mountinfo import read_mountinfo
+
+_IN_DONT_FOLLOW, _IN_DELETE_SELF = 0x02000000, 0x400
+_USER_BITS = 0x85000FFF
+"""What inotify_add_watch takes and fdinfo shows: events, IN_ONLYDIR, IN_EXCL_UNLINK, IN_ONESHOT."""
+_MINOR_BITS = 20
+_HIGHEST = 100_000
+_EVENT_BYTES = 16
+_BATCH = 1024
+
+
+class Watch(Record, frozen=True, array_like=True):
+    """One watch, by the number that events carry."""
+
+    number: int
+    path: str
+    mask: int
+
+
+class Inotify(Record, frozen=True, tag="inotify"):
+    """An inotify instance without unread events."""
+
+    watches: list[Watch]
+    """By ascending number."""
+
+
+class WatchLine(NamedTuple):
+    """One "inotify" line of fdinfo."""
+
+    number: int
+    inode: int
+    device: int
+    mask: int
+    handle_type: int
+    handle: bytes
+
+
+def parse_watch(text: str) -> WatchLine:
+    """Parse such a line: "wd:2 ino:20c03c sdev:fe00000 mask:fff ... fhandle-bytes:8 fhandle-type:1 f_handle:3c...", in hex."""
+    field = dict(word.split(":", 1) for word in text.split())
+    device = int(field["sdev"], 16)
+    return WatchLine(
+        int(field["wd"], 16),
+        int(field["ino"], 16),
+        os.makedev(device >> _MINOR_BITS, device & (1 << _MINOR_BITS) - 1),
+        int(field["mask"], 16),
+        int(field.get("fhandle-type", "0"), 16),
+        bytes.fromhex(field.get("f_handle", "")),
+    )
+
+
+def _recognise(view: FdView) -> bool:
+    return view.link in ("anon_inode:inotify", "anon_inode:[inotify]")
+
+
+def _capture(view: FdView, scope: Scope) -> Inotify | None:
+    unread: int = struct.unpack("=i", fcntl.ioctl(view.local, termios.FIONREAD, b"\0\0\0\0"))[0]
+    if unread:
+        scope.unsupported(
+            view.pid,
+            view.what,
+            f"{unread} bytes of events that were not read yet cannot be put into another inotify",
+            "try again when the job has read them",
+        )
+        return None
+    watches = []
+    for text in view.info.all("inotify"):
+        line = parse_watch(text)
+        path = _path_of(view, line)
+        if path is None:
+            scope.unsupported(
+                view.pid, view.what, f"watch {line.number} is on inode {line.inode}, to which no path leads"
+            )
+            return None
+        if line.number > _HIGHEST:
+            scope.unsupported(view.pid, view.what, f"its watches have numbers above {_HIGHEST}")
+            return None
+        watches.append(Watch(line.number, path, line.mask & _USER_BITS))
+    return Inotify(sorted(watches, key=lambda watch: watch.number))
+
+
+def _path_of(view: FdView, line: WatchLine) -> str | None:
+    """Find a path to a watched inode: by its handle, on each mount of its file system."""
+    for mount in read_mountinfo(view.pid):
+        if os.makedev(mount.major, mount.minor) != line.device or not line.handle:
+            continue
+        try:
+            mount_fd = os.open(f"/proc/{view.pid}/root{mount.mountpoint}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            fd = open_by_handle_at(mount_fd, line.handle_type, line.handle, os.O_PATH)
+        except OSError:
+            continue
+        finally:
+            os.close(mount_fd)
+        path = os.readlink(f"/proc/self/fd/{fd}")
+        os.close(fd)
+        if _leads_to(path, view, line):
+            return path
+    return None
+
+
+def _leads_to(path: str, view: FdView, line: WatchLine) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    for seen in (path, f"/proc/{view.pid}/root{path}"):
+        try:
+            status = os.lstat(seen)
+        except OSError:
+            continue
+        if (status.st_dev, status.st_ino) == (line.device, line.inode):
+            return True
+    return False
+
+
+def _rebuild(file: OpenFile, depot: Depot) -> None:
+    depot.tape.inotify_init1(O_CLOEXEC | os.O_NONBLOCK)
+    set_status(depot.tape, 0, file.flags, os.O_NONBLOCK)
+    depot.keep(0, depot.slot(file.id))
+
+
+def _connect(file: OpenFile, depot: Depot) -> None:
+    """Add the watches when all files are open, or they would tell of that."""
+    tape, standing = depot.tape, depot.slot(file.id)
+    buffer = tape.space(_BATCH * _EVENT_BYTES)
+    used_up = 0
+    following = 1
+    for watch in file.body.watches:
+        # Numbers are given out in turn: those in between go to something that nobody watches.
+        for number in range(following, watch.number):
+            tape.inotify_add_watch(standing, f"{depot.proc}/self/task", _IN_DELETE_SELF)
+            tape.inotify_rm_watch(standing, number)
+            used_up += 1
+            if used_up % _BATCH == 0:
+                tape.read(standing, buffer, _BATCH * _EVENT_BYTES)  # an IN_IGNORED of each
+        tape.inotify_add_watch(standing, watch.path, watch.mask | _IN_DONT_FOLLOW)
+        following = watch.number + 1
+    if used_up % _BATCH:
+        tape.read(standing, buffer, _BATCH * _EVENT_BYTES)
+
+
+def _check(file: OpenFile) -> None:
+    for watch in file.body.watches:
+        if not os.path.lexists(watch.path):
+            raise FileMissing(f"{watch.path}, which the job watches, is gone", hint="put it back where it was")
+
+
+KIND = FileKind("inotify", Inotify, _recognise, _capture, _rebuild, check=_check, connect=_connect, order=5)
