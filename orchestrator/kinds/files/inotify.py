@@ -52,7 +52,7 @@ class WatchLine(NamedTuple):
 
 
 def parse_watch(text: str) -> WatchLine:
-    """Parse such a line: "wd:2 ino:20c03c sdev:fe00000 mask:fff ... fhandle-bytes:8 fhandle-type:1 f_handle:3c...", in hex."""
+    """Parse such a line: "wd:2 ino:20c03c sdev:fe00000 mask:fff fhandle-type:1 f_handle:3c...", in hex."""
     field = dict(word.split(":", 1) for word in text.split())
     device = int(field["sdev"], 16)
     return WatchLine(
