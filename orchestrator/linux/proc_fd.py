@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from typing import NamedTuple
 
-from orchestrator.linux.procfs import read_file
+from orchestrator.linux.procfs import read_file, read_record
+
+_LONG = 32768
+"""What is longer may be an epoll's with thousands of lines, and more than one read returns."""
 
 
 class FdInfo(NamedTuple):
@@ -52,6 +56,7 @@ def _extra(line: str) -> tuple[str, str]:
     return key, value.strip()
 
 
+@lru_cache(maxsize=1024)  # processes that inherit descriptors have equal ones
 def parse_fdinfo(raw: bytes) -> FdInfo:
     """Parse one fdinfo file."""
     lines = raw.decode(errors="surrogateescape").split("\n")
@@ -67,4 +72,6 @@ def parse_fdinfo(raw: bytes) -> FdInfo:
 
 def read_fdinfo(pid: int, fd: int) -> FdInfo:
     """Read what the kernel tells about one descriptor."""
-    return parse_fdinfo(read_file(f"/proc/{pid}/fdinfo/{fd}"))
+    path = f"/proc/{pid}/fdinfo/{fd}"
+    raw = read_record(path)
+    return parse_fdinfo(raw if len(raw) < _LONG else read_file(path))

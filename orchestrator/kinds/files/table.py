@@ -195,7 +195,8 @@ class FileCollector:
                 return _NOTHING
         flags = recorded_flags(view)
         owner = None
-        if view.fd >= 0 and not flags & os.O_PATH:
+        # An eventfd and its like send no signals.
+        if view.fd >= 0 and not flags & os.O_PATH and not view.link.startswith("anon_inode:["):
             owner = capture_owner(view, self.scope)
         file = FileRecord(
             id=ObjectId(len(self.files)),
