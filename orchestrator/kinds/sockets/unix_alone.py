@@ -8,11 +8,12 @@ from orchestrator.ids import DepotFd, ObjectId
 from orchestrator.kinds.files.kind import Depot, OpenFile, Settling
 from orchestrator.kinds.files.reopening import set_status
 from orchestrator.kinds.sockets.options import write_dress
+from orchestrator.kinds.sockets.unix_creator import write_listen
 from orchestrator.kinds.sockets.unix_name import UnixName, sockaddr_un
 from orchestrator.kinds.sockets.unix_pair import SHUTDOWN_HOW
 from orchestrator.kinds.sockets.unix_place import open_home, reaching, write_bind
 from orchestrator.kinds.sockets.unix_records import UnixAlone, UnixPairEnd, UnixSocket
-from orchestrator.kinds.sockets.unix_send import acting_as, widen, write_send
+from orchestrator.kinds.sockets.unix_send import widen, write_send
 
 
 def rebuild_alone(file: OpenFile, depot: Depot) -> None:
@@ -44,8 +45,7 @@ def _make_socket(depot: Depot, socket_id: ObjectId, record: UnixSocket, standing
         write_bind(depot, standing, record.name, _room(socket_id))
         write_dress(tape, standing, record.options, record.owner)
     if record.backlog >= 0:
-        with acting_as(tape, record.own):
-            tape.listen(standing, record.backlog)
+        write_listen(depot, standing, record.backlog, record.own)
 
 
 def _connect_socket(depot: Depot, socket_id: ObjectId, record: UnixSocket, standing: DepotFd) -> None:

@@ -9,11 +9,12 @@ from orchestrator.ids import DepotFd, ObjectId
 from orchestrator.kinds.files.kind import Depot, OpenFile
 from orchestrator.kinds.files.reopening import set_status
 from orchestrator.kinds.sockets.options import SOL_SOCKET, set_int, write_dress
+from orchestrator.kinds.sockets.unix_creator import write_connect, write_listen, write_socketpair
 from orchestrator.kinds.sockets.unix_name import UnixName
 from orchestrator.kinds.sockets.unix_place import open_home, reaching, write_bind
 from orchestrator.kinds.sockets.unix_queue import Message
 from orchestrator.kinds.sockets.unix_records import UnixPair
-from orchestrator.kinds.sockets.unix_send import acting_as, widen, write_send
+from orchestrator.kinds.sockets.unix_send import widen, write_send
 
 SHUTDOWN_HOW = {1: socket.SHUT_RD, 2: socket.SHUT_WR, 3: socket.SHUT_RDWR}
 """From RCV_SHUTDOWN | SEND_SHUTDOWN to what shutdown(2) takes."""
@@ -40,15 +41,14 @@ def _make_pair(depot: Depot, pair_id: ObjectId, pair: UnixPair, users: Sequence[
     assert here is not None
     if pair.style == socket.SOCK_DGRAM:
         open_home(depot)
-        tape.socketpair(socket.AF_UNIX, pair.style | socket.SOCK_CLOEXEC, 0, tape.space(8))
+        write_socketpair(depot, pair.style, here.peer)
         for number, end in enumerate(pair.ends):
             if end is not None and end.name is not None:
                 write_bind(depot, number, end.name, f"pair{pair_id}-{number}")
     elif here.address or (there.address if there else pair.lost_address):
         _meet(depot, f"pair{pair_id}", pair)
     else:
-        with acting_as(tape, here.peer):
-            tape.socketpair(socket.AF_UNIX, pair.style | socket.SOCK_CLOEXEC, 0, tape.space(8))
+        write_socketpair(depot, pair.style, here.peer)
     for file in users:
         set_status(tape, file.body.end, file.flags)
     if there is None:
@@ -65,7 +65,7 @@ def _standing(depot: Depot, pair_id: ObjectId) -> dict[int, DepotFd]:
 def _meet(depot: Depot, room: str, pair: UnixPair) -> None:
     """Connect two sockets, one or both of which have names, through a listener that lives for this alone.
 
-    They end up as descriptors 0 and 1. Each sees the other's uid and gid in SO_PEERCRED.
+    They end up as descriptors 0 and 1. Each sees the other's maker in SO_PEERCRED.
     """
     tape = depot.tape
     here, there = pair.ends
@@ -79,12 +79,11 @@ def _meet(depot: Depot, room: str, pair: UnixPair) -> None:
     tape.socket(socket.AF_UNIX, style, 0)
     tape.socket(socket.AF_UNIX, style, 0)
     write_bind(depot, 0, UnixName(server), room)
-    with acting_as(tape, client_sees):
-        tape.listen(0, 1)
+    write_listen(depot, 0, 1, client_sees)
     if client:
         write_bind(depot, 1, UnixName(client), f"{room}-client")
-    with reaching(depot, UnixName(server), room) as to, acting_as(tape, server_sees):
-        tape.connect(1, to, len(to))
+    with reaching(depot, UnixName(server), room) as to:
+        write_connect(depot, 1, to, server_sees)
     tape.accept4(0, 0, 0, socket.SOCK_CLOEXEC)
     tape.dup3(2 if accepted_first else 1, 0, socket.SOCK_CLOEXEC)
     if not accepted_first:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from orchestrator.kinds.files.kind import Depot
 from orchestrator.kinds.sockets.options import SO_SNDBUFFORCE, SOL_SOCKET, set_int
-from orchestrator.kinds.sockets.unix_queue import Credentials, Message
+from orchestrator.kinds.sockets.unix_creator import moving
+from orchestrator.kinds.sockets.unix_queue import Message
 from orchestrator.tape.build import Block, Tape
 
 _FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
@@ -30,13 +30,13 @@ def widen(tape: Tape, fd: int, messages: Sequence[Message]) -> None:
 
 
 def write_send(depot: Depot, fd: int, message: Message, to: bytes = b"") -> None:
-    """Send one message, to the sockaddr ``to`` if given, with the sender's uid and gid."""
+    """Send one message, to the sockaddr ``to`` if given, in the name of its sender."""
     tape = depot.tape
-    with acting_as(tape, message.credentials):
+    with moving(depot, fd, message.credentials) as may_fail:
         if message.files:
-            tape.sendmsg(fd, _message_header(depot, message, to), _FLAGS)
+            tape.sendmsg(fd, _message_header(depot, message, to), _FLAGS, may_fail=may_fail)
         else:
-            tape.sendto(fd, message.data or 0, len(message.data), _FLAGS, to or 0, len(to))
+            tape.sendto(fd, message.data or 0, len(message.data), _FLAGS, to or 0, len(to), may_fail=may_fail)
 
 
 def _message_header(depot: Depot, message: Message, to: bytes) -> Block:
@@ -54,16 +54,3 @@ def _message_header(depot: Depot, message: Message, to: bytes) -> Block:
     tape.point(header, 16, vector)
     tape.point(header, 32, tape.block(control))
     return header
-
-
-@contextmanager
-def acting_as(tape: Tape, who: Credentials | None) -> Iterator[None]:
-    """Let the depot's calls carry somebody's uid and gid; the pid is the depot's own and cannot be chosen."""
-    if who is None or (who.uid, who.gid) == (0, 0):
-        yield
-        return
-    tape.setresgid(who.gid, who.gid, 0)
-    tape.setresuid(who.uid, who.uid, 0)
-    yield
-    tape.setresuid(0, 0, 0)
-    tape.setresgid(0, 0, 0)
