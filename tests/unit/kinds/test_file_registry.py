@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from typing import get_args
+
+import msgspec
+import pytest
+
+from orchestrator.errors import ImageCorrupt, ImageVersion
+from orchestrator.ids import DepotFd, ObjectId
+from orchestrator.image.codec import decode_records, encode_records
+from orchestrator.kinds.files.depot import depot_base, first_holders, place_table, rebuild_depot, settle_table
+from orchestrator.kinds.files.epoll import EventPoll, Registration
+from orchestrator.kinds.files.eventfd import EventFd
+from orchestrator.kinds.files.external import External
+from orchestrator.kinds.files.kind import Depot, Descriptor, FileTable, OpenFile
+from orchestrator.kinds.files.pipe import PipeBuffer, PipeEnd
+from orchestrator.kinds.files.registry import KINDS, FileBody, FileObject, FileRecord, kind_of
+from orchestrator.kinds.files.timerfd import TimerFd
+from orchestrator.kinds.record import Record
+from orchestrator.kinds.sockets.unknown import OtherSocket
+from orchestrator.tape.build import Tape
+
+
+def members(union: object) -> set[type]:
+    return set(get_args(union))
+
+
+def test_every_kind_is_decoded_and_has_a_tag_of_its_own() -> None:
+    # The kind of all other sockets refuses every one of them.
+    assert members(FileBody) == {kind.record for kind in KINDS} - {OtherSocket}
+    tags = [msgspec.inspect.type_info(record).tag for record in members(FileBody) | members(FileObject)]  # type: ignore[attr-defined]
+    assert all(isinstance(tag, str) for tag in tags)
+    assert len(set(tags)) == len(tags)
+
+
+def test_every_object_of_a_kind_is_decoded() -> None:
+    for kind in KINDS:
+        assert set(kind.objects) <= members(FileObject), kind.name
+
+
+def file(number: int, body: Record, flags: int = 2) -> FileRecord:
+    return FileRecord(id=ObjectId(number), flags=flags, position=0, body=body)  # type: ignore[arg-type]
+
+
+def test_a_file_comes_back_as_what_it_was() -> None:
+    files = [
+        file(0, EventFd(3, True)),
+        file(1, EventPoll([Registration(ObjectId(0), 4, 1 << 30, 7)])),
+        file(2, TimerFd(1, 0, 0, 5, 6)),
+    ]
+    assert decode_records(encode_records(files), list[FileRecord]) == files
+
+
+def test_an_unknown_kind_of_file_is_refused_by_name() -> None:
+    raw = msgspec.msgpack.encode([{"id": 0, "flags": 0, "position": 0, "body": {"type": "hologram"}}])
+    with pytest.raises(ImageVersion, match="hologram"):
+        decode_records(raw, list[FileRecord])
+    raw = msgspec.msgpack.encode([{"id": 0, "flags": 0, "position": 0, "body": {"type": "eventfd", "count": "many"}}])
+    with pytest.raises(ImageCorrupt, match="count"):
+        decode_records(raw, list[FileRecord])
+
+
+def depot(files: list[OpenFile], objects: list[Record], base: int = 500) -> Depot:
+    return Depot(Tape("depot"), base, DepotFd(900), 4096, {one.id: one for one in files}, objects)
+
+
+def test_the_depot_lies_above_all_numbers_that_matter() -> None:
+    table = FileTable(ObjectId(0), [Descriptor(3, ObjectId(0), False), Descriptor(700, ObjectId(0), False)])
+    poll = file(0, EventPoll([Registration(ObjectId(0), 1234, 1, 0)]))
+    assert depot_base([table], []) == 702
+    assert depot_base([table], [poll]) == 1236
+    assert depot_base([], []) > 8
+
+
+def test_a_pipe_is_made_once_and_both_ends_kept() -> None:
+    files: list[OpenFile] = [
+        file(0, PipeEnd(ObjectId(0)), flags=1),
+        file(1, EventFd(2, False)),
+        file(2, PipeEnd(ObjectId(0)), flags=0o4000),
+    ]
+    made = depot(files, [PipeBuffer(65536, [b"contents"])])
+    rebuild_depot(files, made)
+    lines = list(made.tape.entries())
+    assert [line.partition("(")[0] for line in lines].count("pipe2") == 1
+    assert 'write(1, "contents", 8)' in lines
+    assert "dup3(1, 500, O_RDONLY|O_CLOEXEC)" in lines
+    assert "dup3(0, 502, O_RDONLY|O_CLOEXEC)" in lines
+    assert (
+        lines.index("dup3(0, 502, O_RDONLY|O_CLOEXEC)") < lines.index("close(0)") < lines.index("eventfd2(2, 0x80000)")
+    )
+
+
+def test_epolls_are_filled_when_all_files_are_open() -> None:
+    files: list[OpenFile] = [
+        file(0, EventPoll([Registration(ObjectId(1), 9, 1, 77)])),
+        file(1, EventFd(0, False)),
+    ]
+    made = depot(files, [])
+    rebuild_depot(files, made)
+    names = [line.partition("(")[0] for line in made.tape.entries()]
+    assert names.index("epoll_ctl") > names.index("eventfd2")
+    assert "dup3(501, 9, O_RDONLY|O_CLOEXEC)" in list(made.tape.entries())
+
+
+def test_tables_are_placed_and_settled_once() -> None:
+    timer = file(0, TimerFd(1, 0, 0, 10**9, 0))
+    tables = [
+        FileTable(ObjectId(0), [Descriptor(5, ObjectId(0), True), Descriptor(6, ObjectId(0), False)]),
+        FileTable(ObjectId(1), [Descriptor(0, ObjectId(0), False)]),
+    ]
+    first = first_holders(tables)
+    assert first == {0: (0, 5)}
+    tapes = []
+    for table in tables:
+        tape = Tape()
+        place_table(table, tape, 500)
+        settle_table(table, tape, 500, {timer.id: timer}, [], first)
+        tapes.append(list(tape.entries()))
+    assert tapes[0][:2] == ["dup3(500, 5, O_RDONLY|O_CLOEXEC)", "dup3(500, 6, O_RDONLY)"]
+    assert [line.partition("(")[0] for line in tapes[0][2:]] == ["timerfd_settime"]
+    assert tapes[1] == ["dup3(500, 0, O_RDONLY)"]
+
+
+def test_kinds_are_found_by_their_records() -> None:
+    assert kind_of(file(0, EventFd(0, False))).name == "eventfd"
+    assert kind_of(file(0, External("stdio[0]"))).name == "external file"
