@@ -9,6 +9,7 @@ from functools import cached_property
 
 from orchestrator.ids import HostPid, ObjectId
 from orchestrator.kinds.scope import Scope
+from orchestrator.kinds.sockets.creators import is_private, peers_inside
 from orchestrator.kinds.sockets.holders import in_net_namespace, socket_holders
 from orchestrator.linux import sockdiag
 
@@ -45,6 +46,8 @@ class Census:
     queues: deque[Callable[[], None]] = field(default_factory=deque)
     """Looks into queues, made when all tables are known: descriptors in flight may bring more sockets, and looks."""
     leaks: list[Leak] = field(default_factory=list)
+    creators: list[tuple[int, Callable[[int], None]]] = field(default_factory=list)
+    """Our descriptors of sockets whose maker we do not see, and what takes its pid."""
 
     @classmethod
     def of(cls, scope: Scope, pid: HostPid) -> Census:
@@ -75,6 +78,7 @@ class Census:
         """Look into the queues, tie the sockets together, and note those whose other end is held outside."""
         while self.queues:
             self.queues.popleft()()
+        self._find_creators()
         open_ends = []
         for leak in self.leaks:
             other = self.sockets.get(leak.needs)
@@ -90,6 +94,13 @@ class Census:
                 f"its other end, socket:[{leak.needs}], is held by {who}, outside of the job",
                 external_hint(leak.ino),
             )
+
+    def _find_creators(self) -> None:
+        if self.creators and is_private(self.pid):
+            found = peers_inside(self.pid, [fd for fd, _ in self.creators])
+            for (_, take), pid in zip(self.creators, found, strict=True):
+                if pid:
+                    take(pid)
 
 
 def external_hint(ino: int) -> str:

@@ -17,7 +17,7 @@ from orchestrator.kinds.sockets.census import Captured, Census, Leak
 from orchestrator.kinds.sockets.options import capture_options, has_filter
 from orchestrator.kinds.sockets.refused import Refused
 from orchestrator.kinds.sockets.unix_name import capture_name, own_address, peer_address, shown_address
-from orchestrator.kinds.sockets.unix_queue import Message, job_credentials, peek_queue
+from orchestrator.kinds.sockets.unix_queue import Credentials, Message, job_credentials, peek_queue
 from orchestrator.kinds.sockets.unix_records import UnixAlone, UnixEnd, UnixPair, UnixPairEnd, UnixSocket
 from orchestrator.linux.sockdiag import TCP_ESTABLISHED, TCP_LISTEN, UnixDiag
 
@@ -86,7 +86,7 @@ class _Capture:
             [],
             capture_options(self.sock),
             (status.st_uid, status.st_gid),
-            job_credentials(self.scope, peer_credentials(self.sock)),
+            self._credentials(lambda who: _change_end(self.scope, pair_id, number, peer=who)),
             (diag.type, diag.name) in self.census.listening,
             capture_name(self.sock, self.view.pid) if diag.type == socket.SOCK_DGRAM else None,
         )
@@ -100,9 +100,22 @@ class _Capture:
             lost = UnixPair(diag.type, (None, None), peer_address(self.sock), bool(error))
             pair_id = self.scope.object("unix-pair", diag.ino, lambda _: lost)
             self._captured(pair_id)
-        _set_end(self.scope, pair_id, number, end)
-        self._look_later(lambda queue: _set_end(self.scope, pair_id, number, msgspec.structs.replace(end, queue=queue)))
+        pair = self.scope.objects[pair_id]
+        assert isinstance(pair, UnixPair)
+        ends = (pair.ends[0], end) if number else (end, pair.ends[1])
+        self.scope.objects[pair_id] = msgspec.structs.replace(pair, ends=ends)
+        self._look_later(lambda queue: _change_end(self.scope, pair_id, number, queue=queue))
         return UnixPairEnd(pair_id, number)
+
+    def _credentials(self, take: Callable[[Credentials], None]) -> Credentials | None:
+        """Return whom SO_PEERCRED names; if it is nobody we see, ``take`` is told in the end who it was."""
+        raw = peer_credentials(self.sock)
+        found = job_credentials(self.scope, raw)
+        if raw is not None and found is not None and not found.pid:
+            name = Credentials(0, found.uid, found.gid)
+            local = self.view.take_local(self.scope)
+            self.census.creators.append((local, lambda pid: take(msgspec.structs.replace(name, pid=pid))))
+        return found
 
     def _alone(self, **more: object) -> UnixAlone:
         status = self.view.stat
@@ -126,7 +139,7 @@ class _Capture:
         diag = self.diag
         if diag.rqueue != len(diag.icons) or 0 in diag.icons:
             raise Refused("clients connected to it and closed before they were accepted")
-        own = job_credentials(self.scope, peer_credentials(self.sock))
+        own = self._credentials(lambda who: _change(self.scope, file.object, own=who))
         file = self._alone(backlog=diag.wqueue, own=own)
         captured = self.census.sockets[diag.ino]
         for client in diag.icons:
@@ -202,9 +215,12 @@ def _look(view: FdView, diag: UnixDiag, scope: Scope, store: Callable[[list[Mess
         view.close()
 
 
-def _set_end(scope: Scope, pair_id: ObjectId, number: int, end: UnixEnd) -> None:
+def _change_end(scope: Scope, pair_id: ObjectId, number: int, **changes: object) -> None:
     pair = scope.objects[pair_id]
     assert isinstance(pair, UnixPair)
+    end = pair.ends[number]
+    assert end is not None
+    end = msgspec.structs.replace(end, **changes)
     ends = (pair.ends[0], end) if number else (end, pair.ends[1])
     scope.objects[pair_id] = msgspec.structs.replace(pair, ends=ends)
 
