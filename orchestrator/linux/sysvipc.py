@@ -137,6 +137,12 @@ def shmat(id: int, flags: int) -> int:  # noqa: A002
     return address
 
 
+def shmdt(address: int) -> None:
+    """Detach what :func:`shmat` has attached."""
+    if _libc.shmdt(ctypes.c_void_p(address)) < 0:
+        _fail(f"shmdt({address:#x})")
+
+
 def semaphore_values(id: int, count: int) -> list[int]:  # noqa: A002
     """Return the values of a set of ``count`` semaphores."""
     values = (ctypes.c_uint16 * count)()

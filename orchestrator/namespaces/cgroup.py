@@ -13,7 +13,7 @@ from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
 from orchestrator.linux.nsfs import CLONE_NEWCGROUP
 from orchestrator.linux.proc_misc import parse_cgroup
-from orchestrator.namespaces.inside import inside
+from orchestrator.namespaces.enter import enter
 from orchestrator.namespaces.kind import NamespaceKind
 
 
@@ -28,7 +28,7 @@ def cgroup_seen_inside(pid: HostPid) -> dict[str, str]:
     """Say in which cgroup of each hierarchy a process is, as its own cgroup namespace shows it."""
     with open(f"/proc/{pid}/cgroup", "rb", buffering=0) as file:
         # The kernel asks for the namespace of whoever reads, not of whoever opened.
-        return parse_cgroup(inside(pid, ["cgroup"], lambda: os.pread(file.fileno(), 1 << 16, 0), bytes))
+        return parse_cgroup(enter(pid, ["cgroup"], lambda: os.pread(file.fileno(), 1 << 16, 0)))
 
 
 def _capture(pid: HostPid, scope: Scope) -> CgroupNamespace:

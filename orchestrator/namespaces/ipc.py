@@ -5,6 +5,7 @@ Not kept, as nothing can set them: the times and process ids that IPC_STAT shows
 
 from __future__ import annotations
 
+import os
 import struct
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from orchestrator.linux import sysvipc
 from orchestrator.linux.mqueuefs import list_queues
 from orchestrator.linux.nsfs import CLONE_NEWIPC
 from orchestrator.linux.proc_maps import read_maps
-from orchestrator.namespaces.inside import Visit, visit
+from orchestrator.namespaces.enter import enter
 from orchestrator.namespaces.kind import NamespaceKind
 from orchestrator.namespaces.sysctl import read_sysctls, write_sysctl
 from orchestrator.namespaces.undo import note_undo_lists
@@ -80,15 +81,15 @@ class IpcNamespace(Record, frozen=True, tag="ipc"):
 
 
 class _Seen(NamedTuple):
-    """What orch's child in the namespace saw."""
+    """What is in the namespace."""
 
     sysctls: dict[str, str]
     rmid_forced: bool
     semaphores: list[Semaphores]
     queues: list[Queue]
     segments: list[sysvipc.Segment]
-    addresses: dict[int, int]
-    """Where the child has attached the segments that nobody else has attached."""
+    opened: dict[int, int]
+    """Descriptors of the segments that nobody has attached."""
     posix_queues: list[str]
     unreadable: list[str]
 
@@ -103,28 +104,36 @@ def _look() -> _Seen:
             unreadable.append(f"message queue {row.id}: {error.strerror}")
             continue
         queues.append(Queue(row.key, row.id, row.mode & 0o777, row.uid, row.gid, row.cuid, row.cgid, limit, messages))
+    semaphores = []
+    for row_ in sysvipc.read_semaphores():
+        mode, values = row_.mode & 0o777, sysvipc.semaphore_values(row_.id, row_.nsems)
+        owners = row_.uid, row_.gid, row_.cuid, row_.cgid
+        semaphores.append(Semaphores(row_.key, row_.id, mode, *owners, values, row_.otime != 0))
     segments = sysvipc.read_segments()
     return _Seen(
         read_sysctls(_SYSCTLS),
         read_sysctls([_RMID_FORCED]).get(_RMID_FORCED) == "1",
-        [
-            Semaphores(
-                row.key, row.id, row.mode & 0o777, row.uid, row.gid, row.cuid, row.cgid,
-                sysvipc.semaphore_values(row.id, row.nsems), row.otime != 0,
-            )
-            for row in sysvipc.read_semaphores()
-        ],
+        semaphores,
         queues,
         segments,
-        {row.id: sysvipc.shmat(row.id, sysvipc.SHM_RDONLY) for row in segments if not row.nattch},
+        {row.id: _open_segment(row) for row in segments if not row.nattch},
         list_queues(),
         unreadable,
-    )  # fmt: skip
+    )
+
+
+def _open_segment(segment: sysvipc.Segment) -> int:
+    address = sysvipc.shmat(segment.id, sysvipc.SHM_RDONLY)
+    try:
+        end = address + (segment.size + 4095 & -4096)
+        return os.open(f"/proc/self/map_files/{address:x}-{end:x}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        sysvipc.shmdt(address)
 
 
 def _capture(pid: HostPid, scope: Scope) -> IpcNamespace:
-    with visit(pid, ["ipc"], _look, _Seen) as visitor:
-        seen = visitor.value
+    seen = enter(pid, ["ipc"], _look)
+    try:
         for name in seen.posix_queues:
             scope.unsupported(pid, f"POSIX message queue /{name}", "message queues of mq_open(3) cannot be saved")
         for what in seen.unreadable:
@@ -132,28 +141,26 @@ def _capture(pid: HostPid, scope: Scope) -> IpcNamespace:
         if sum(len(message.text) for queue in seen.queues for message in queue.messages) > _MESSAGES_LIMIT:
             scope.unsupported(pid, "message queues", f"they hold more than {_MESSAGES_LIMIT >> 20} MiB")
         if any(row.operated for row in seen.semaphores):
-            note_undo_lists(scope, scope.pids, visitor.pid)
-        segments = _capture_segments(pid, scope, visitor)
+            note_undo_lists(scope, [*scope.pids])
+        segments = _capture_segments(pid, scope, seen)
+    finally:
+        for fd in seen.opened.values():
+            os.close(fd)
     return IpcNamespace(seen.sysctls, seen.rmid_forced, seen.semaphores, seen.queues, segments)
 
 
-def _capture_segments(pid: HostPid, scope: Scope, visitor: Visit[_Seen]) -> list[ObjectId]:
-    seen = visitor.value
-    attached = _mappings(scope, {row.id for row in seen.segments if row.nattch})
+def _capture_segments(pid: HostPid, scope: Scope, seen: _Seen) -> list[ObjectId]:
+    paths = _mappings(scope, {row.id for row in seen.segments if row.nattch})
+    paths |= {id_: f"/proc/self/fd/{fd}" for id_, fd in seen.opened.items()}
     found = []
     for row in seen.segments:
-        if row.id in seen.addresses:
-            start = seen.addresses[row.id]
-            path = f"/proc/{visitor.pid}/map_files/{start:x}-{start + (row.size + 4095 & -4096):x}"
-        elif row.id in attached:
-            path = attached[row.id]
-        else:
+        path = paths.get(row.id)
+        if path is None:
             scope.outside(pid, segment_name(row.id, row.key), "attached only by processes outside the job")
-            continue
-        if is_hugetlb(path):
+        elif is_hugetlb(path):
             scope.unsupported(pid, segment_name(row.id, row.key), "huge pages of hugetlbfs cannot be saved")
-            continue
-        found.append(segment_object(scope, row, path))
+        else:
+            found.append(segment_object(scope, row, path))
     return found
 
 

@@ -22,7 +22,7 @@ from orchestrator.linux.pidfd import pidfd_getfd, pidfd_open
 from orchestrator.linux.syscalls import numbers
 from orchestrator.namespaces.inside import visit
 from orchestrator.namespaces.kind import NamespaceKind
-from orchestrator.namespaces.mount_delta import MS_RDONLY, Delta, compare_mounts, mount_flags, super_data
+from orchestrator.namespaces.mount_delta import MS_RDONLY, Added, Delta, compare_mounts, mount_flags, super_data
 from orchestrator.namespaces.propagation import Propagation, base_propagation, change_propagation, propagation_of
 from orchestrator.namespaces.tmpfs import AT_FDCWD, TooMuch, TreeEntry, archive_tree, fill_tree, rebuild_tree
 from orchestrator.tape.build import Tape
@@ -99,12 +99,12 @@ def _look(proc: int, host: list[Mount], own_cgroups: bool) -> _Seen:
     with open(os.open(f"{os.getpid()}/mountinfo", os.O_RDONLY, dir_fd=proc), "rb") as file:
         raw = file.read()
     delta = compare_mounts(host, parse_mountinfo(raw), own_cgroups=own_cgroups)
-    trees = {
-        added.mount.mountpoint: open_tree(added.mount.mountpoint)
-        for added in delta.added
-        if added.mount.fstype == "tmpfs" and added.bind_from is None
-    }
+    trees = {added.mount.mountpoint: open_tree(added.mount.mountpoint) for added in delta.added if _is_archived(added)}
     return _Seen(raw, trees)
+
+
+def _is_archived(added: Added) -> bool:
+    return added.mount.fstype == "tmpfs" and added.bind_from is None
 
 
 def open_tree(path: str) -> int:
@@ -124,6 +124,10 @@ def open_tree(path: str) -> int:
 def _capture(pid: HostPid, scope: Scope) -> MountNamespace | None:
     host = read_mountinfo()
     own_cgroups = os.stat(f"/proc/{pid}/ns/cgroup").st_ino != os.stat("/proc/self/ns/cgroup").st_ino
+    if os.readlink(f"/proc/{pid}/root") == "/":  # it sees all of its namespace
+        delta = compare_mounts(host, read_mountinfo(pid), own_cgroups=own_cgroups)
+        if not delta.refused and not any(_is_archived(added) for added in delta.added):
+            return _describe(pid, scope, delta, {})
     proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with visit(pid, ["mnt"], lambda: _look(proc, host, own_cgroups), _Seen) as visitor:

@@ -24,7 +24,7 @@ class PidNamespace(Record, frozen=True, tag="pid"):
     """The number that was given last, so that the next process gets a higher one."""
 
 
-def _read_last_pid() -> int:
+def _grandchild_reads() -> int:
     # Entering a PID namespace moves one's children only: a grandchild of orch looks.
     reading, writing = os.pipe()
     child = os.fork()
@@ -42,8 +42,18 @@ def _read_last_pid() -> int:
     return int(answer) - 1  # the looker took a number itself
 
 
-def _capture(pid: HostPid, scope: Scope) -> PidNamespace:  # noqa: ARG001
-    return PidNamespace(inside(pid, ["pid"], _read_last_pid, int))
+_known: dict[int, int] = {}
+
+
+def read_last_pid(pid: HostPid) -> None:
+    """Read the counter of a process's PID namespace, for the capture of this one: before the job is held."""
+    _known[os.stat(f"/proc/{pid}/ns/pid").st_ino] = inside(pid, ["pid"], _grandchild_reads, int)
+
+
+def _capture(pid: HostPid, scope: Scope) -> PidNamespace:
+    # What the job has made since then is among its processes, or has ended.
+    known = _known.get(os.stat(f"/proc/{pid}/ns/pid").st_ino, 0)
+    return PidNamespace(max(known, *scope.pids.values()))
 
 
 def _rebuild(record: PidNamespace, tape: Tape) -> None:

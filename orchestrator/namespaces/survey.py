@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Collection, Iterable, Sequence
 
@@ -11,10 +12,27 @@ from orchestrator.kinds.scope import Scope
 from orchestrator.linux.nsfs import TYPES
 from orchestrator.linux.proc_misc import list_pids, list_threads, read_ns_ids
 from orchestrator.namespaces.kind import Namespace
+from orchestrator.namespaces.net import look_at_new
+from orchestrator.namespaces.pid import read_last_pid
 from orchestrator.namespaces.registry import NAMESPACE_KINDS
 from orchestrator.namespaces.undo import note_shared_undo
 
 _FOR_CHILDREN = {"pid": "pid_for_children", "time": "time_for_children"}
+
+
+def prepare(pids: Sequence[HostPid]) -> None:
+    """Do, before the job is held, what need not be done while it is. The job may change its mind meanwhile."""
+    own = read_ns_ids(os.getpid())
+    for pid in pids:
+        ids = _thread_ids(pid, pid)
+        if "mnt" not in ids:
+            continue
+        if ids["net"] != own["net"]:
+            look_at_new()
+        if ids["pid"] != own["pid"]:
+            with contextlib.suppress(OSError, RuntimeError):  # it is a lower bound, no more
+                read_last_pid(pid)
+        return
 
 
 def survey(pids: Sequence[HostPid], scope: Scope, ours: Collection[int] = ()) -> list[Namespace]:

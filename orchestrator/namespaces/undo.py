@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Sequence
 
 from orchestrator.ids import HostPid
 from orchestrator.kinds.scope import Scope
@@ -17,19 +18,20 @@ def has_undo_list(tid: int, blank: int) -> bool:
     return kcmp(tid, blank, KCMP_SYSVSEM) != 0
 
 
-def note_undo_lists(scope: Scope, pids: Iterable[HostPid], blank: int, *, threaded: bool = True) -> None:
+def note_undo_lists(scope: Scope, pids: Sequence[HostPid], *, threaded: bool = True) -> None:
     """Note the processes whose operations on semaphores may have to be undone at their end.
 
     The first SEM_UNDO makes a list, but so does the first thread: without ``threaded`` those are passed over.
     """
-    for pid in pids:
-        tids = list_threads(pid)
-        if (threaded or len(tids) == 1) and any(has_undo_list(tid, blank) for tid in tids):
-            scope.unsupported(
-                pid,
-                "System V semaphores",
-                "operations to be undone at its end (SEM_UNDO) may be pending, and the kernel does not show them",
-            )
+    with visit(HostPid(os.getpid()), [], lambda: None, None) as blank:
+        for pid in pids:
+            tids = list_threads(pid)
+            if (threaded or len(tids) == 1) and any(has_undo_list(tid, blank.pid) for tid in tids):
+                scope.unsupported(
+                    pid,
+                    "System V semaphores",
+                    "operations to be undone at its end (SEM_UNDO) may be pending, and the kernel does not show them",
+                )
 
 
 def note_shared_undo(scope: Scope, pids: list[HostPid]) -> None:
@@ -39,5 +41,4 @@ def note_shared_undo(scope: Scope, pids: list[HostPid]) -> None:
         return
     job = frozenset(pids)
     touched = any(sysvipc.semaphore_pid(row.id, number) in job for row in operated for number in range(row.nsems))
-    with visit(pids[0], ["ipc"], lambda: None, None) as visitor:
-        note_undo_lists(scope, pids, visitor.pid, threaded=touched)
+    note_undo_lists(scope, pids, threaded=touched)

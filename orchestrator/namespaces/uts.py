@@ -9,7 +9,7 @@ from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
 from orchestrator.linux.nsfs import CLONE_NEWUTS
 from orchestrator.linux.procfs import read_record
-from orchestrator.namespaces.inside import inside
+from orchestrator.namespaces.enter import enter
 from orchestrator.namespaces.kind import NamespaceKind
 from orchestrator.tape.build import Tape
 
@@ -29,7 +29,7 @@ def read_names() -> UtsNamespace:
 
 
 def _capture(pid: HostPid, scope: Scope) -> UtsNamespace:  # noqa: ARG001
-    return inside(pid, ["uts"], read_names, UtsNamespace)
+    return enter(pid, ["uts"], read_names)
 
 
 def _rebuild(record: UtsNamespace, tape: Tape) -> None:

@@ -20,12 +20,13 @@ from harness.namespaces import (
     target,
 )
 from harness.replay import new_scope
-from orchestrator.ids import HostPid
+from orchestrator.ids import HostPid, Pid
+from orchestrator.kinds.scope import Scope
 from orchestrator.linux import nsfs
 from orchestrator.linux.nsfs import CLONE_NEWNET, CLONE_NEWUTS
 from orchestrator.namespaces.inside import inside
 from orchestrator.namespaces.registry import NAMESPACE_KINDS
-from orchestrator.namespaces.survey import survey
+from orchestrator.namespaces.survey import prepare, survey
 from orchestrator.namespaces.time import clocks_of, offsets
 from orchestrator.namespaces.uts import UtsNamespace, read_names
 
@@ -190,7 +191,8 @@ def test_the_last_process_id_returns(tmp_path: Path) -> None:
         (child,) = map(int, Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split())
         try:
             (tmp_path / "ready").read_bytes()
-            scope = new_scope([HostPid(child)])
+            scope = Scope({HostPid(child): Pid(1)}, {HostPid(child): "1 (test)"})
+            prepare([HostPid(child)])
             found = survey([HostPid(child)], scope, ours=[parent.pid])
             scope.blockers.raise_if_any()
             (record,) = [namespace.body for namespace in found if namespace.kind == "pid"]

@@ -17,7 +17,7 @@ from orchestrator.kinds.scope import Scope
 from orchestrator.linux import sysvipc
 from orchestrator.linux.proc_maps import MapLine
 from orchestrator.linux.statfs import HUGETLBFS_MAGIC, filesystem_magic
-from orchestrator.namespaces.inside import inside
+from orchestrator.namespaces.enter import enter
 from orchestrator.namespaces.sysctl import write_sysctl
 from orchestrator.tape.build import Result, Tape
 
@@ -60,7 +60,7 @@ def segments_of(pid: HostPid) -> dict[int, sysvipc.Segment]:
     if os.stat(f"/proc/{pid}/ns/ipc").st_ino == os.stat("/proc/self/ns/ipc").st_ino:
         rows = sysvipc.read_segments()
     else:
-        rows = inside(pid, ["ipc"], sysvipc.read_segments, list[sysvipc.Segment])
+        rows = enter(pid, ["ipc"], sysvipc.read_segments)
     return {row.id: row for row in rows}
 
 
@@ -110,7 +110,7 @@ class SegmentMapper:
 
 
 def segment_object(scope: Scope, segment: sysvipc.Segment, path: str) -> ObjectId:
-    """Return the object of a segment; on first sight its contents are read through ``path``, in /proc/PID/map_files."""
+    """Return the object of a segment; on first sight its contents are opened by ``path``, in /proc/PID/map_files."""
 
     def make(_: ObjectId) -> SysvSegment:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
