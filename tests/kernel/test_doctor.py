@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 
 import pytest
 
-from harness.command import orch_argv
 from harness.job import Job
+from harness.unprivileged import orch_as_nobody
 from orchestrator import errors
 from orchestrator.doctor.probe import Probe, examine
 
@@ -33,16 +32,8 @@ def test_one_line_each_with_what_is_lost(job: Job) -> None:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root to have something to give up")
 def test_without_privileges_it_says_so_and_fails() -> None:
-    process = subprocess.run(
-        [*orch_argv(), "doctor"],
-        user=65534,
-        group=65534,
-        extra_groups=[],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-        env={"PATH": os.environ["PATH"]},
+    process = orch_as_nobody(
+        [f"orchestrator.doctor.{name}" for name in ("memory", "processes", "surroundings")], "doctor"
     )
     assert process.returncode == errors.NotPermitted.exit_code, process.stderr
     assert "no  clone3 set_tid" in process.stdout

@@ -18,6 +18,7 @@ from harness.cgroups import of_job
 from harness.command import orch_argv
 from harness.deadline import Deadline
 from harness.job import Job
+from harness.unprivileged import orch_as_nobody
 from orchestrator import errors
 
 STATE = Path("/run/orch")
@@ -278,16 +279,8 @@ def test_jobs_without_a_name_get_different_ones(job: Job) -> None:
 
 
 def test_without_root_starting_is_refused(job: Job) -> None:
-    process = subprocess.run(
-        [*orch_argv(), "run", "--name", job.name, "--", "true"],
-        user=65534,
-        group=65534,
-        extra_groups=[],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=20,
-        env={"PATH": os.environ["PATH"]},
+    process = orch_as_nobody(
+        ["orchestrator.foreground", "orchestrator.cli.background"], "run", "--name", job.name, "--", "true"
     )
     assert process.returncode == errors.NotPermitted.exit_code, process.stderr
     assert "root" in process.stderr
