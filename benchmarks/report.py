@@ -24,6 +24,8 @@ orch is faster or smaller.
   libraries; that stands in a row of its own.
 - Every job checked its own memory, children or threads, after its checkpoint and after its restore; a figure of a
   damaged job does not count.
+- Before each measured step what was dirty is written back, and as much memory as the job's is touched and freed again:
+  a virtual machine meets memory that it had given to its host at many times the cost of a fault.
 - A peak of memory below the benchmark's own cannot be seen; it stands as the benchmark's own."""
 
 
