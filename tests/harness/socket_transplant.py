@@ -62,9 +62,11 @@ class Holders:
         self.pids.clear()
 
 
-def capture(pids: list[HostPid]) -> tuple[Image, Scope]:
+def capture(pids: list[HostPid], externals: Collection[str] = ()) -> tuple[Image, Scope]:
     """Record the descriptors of the processes as those of a job."""
-    scope = Scope({pid: Pid(pid) for pid in pids}, {pid: f"{pid} (holder)" for pid in pids})
+    scope = Scope(
+        {pid: Pid(pid) for pid in pids}, {pid: f"{pid} (holder)" for pid in pids}, externals=frozenset(externals)
+    )
     collector = FileCollector(scope)
     try:
         for pid in pids:

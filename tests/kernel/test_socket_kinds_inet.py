@@ -273,7 +273,7 @@ def test_other_end_outside_of_the_job(holders: Holders) -> None:
     (reason,) = blockers([pid])
     assert f"{pid} (holder): fd 100" in reason
     assert f"held by {outsider} (" in reason
-    assert "--external socket[" in reason
+    assert "--external tcp" in reason
 
 
 def test_connecting_socket_is_refused(holders: Holders) -> None:
@@ -290,13 +290,59 @@ def test_connecting_socket_is_refused(holders: Holders) -> None:
         assert "SYN_SENT" in reason
 
 
-def test_ended_connection_is_refused(holders: Holders) -> None:
+def test_failed_connection_is_refused(holders: Holders) -> None:
     server, client, accepted = connected()
     accepted.setsockopt(SOL_SOCKET, socket.SO_LINGER, struct.pack("=ii", 1, 0))
     close(accepted, server)
     (reason,) = blockers([holders.start({100: client})])
+    with pytest.raises(ConnectionResetError):
+        client.recv(1)  # the error is still there
     client.close()
-    assert "has failed or ended" in reason
+    assert "has failed" in reason
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_ended_connection(holders: Holders, host: str) -> None:
+    server, client, accepted = connected(host)
+    sent = os.urandom(2 << 20)
+    client.setsockopt(SOL_SOCKET, 33, 8 << 20)
+    accepted.sendall(sent)
+    assert len(client.recv(len(sent), socket.MSG_PEEK | socket.MSG_WAITALL)) == len(sent)
+    accepted.close()
+    client.shutdown(socket.SHUT_WR)
+    image, scope = capture([holders.start({100: client})])
+    assert not scope.blockers.unsupported
+    assert state(client) == 7
+    close(server, client)
+    with rebuilt(image) as (table,):
+        again = table[100]
+        assert again.getsockopt(SOL_SOCKET, socket.SO_ERROR) == 0
+        assert receive(again, len(sent) + 1) == sent
+        assert again.recv(1) == b""
+        with pytest.raises(BrokenPipeError):
+            again.send(b"x")
+        with pytest.raises(OSError, match="not connected"):
+            again.getpeername()
+
+
+def test_connections_with_the_outside_can_be_cut(holders: Holders) -> None:
+    server, client, accepted = connected()
+    inside = socket.create_connection(server.getsockname())
+    inside_too, _ = server.accept()
+    client.send(b"unread")
+    pid = holders.start({100: server, 101: accepted, 102: inside, 103: inside_too})
+    close(inside, inside_too)
+    image, scope = capture([pid], externals=["tcp"])
+    assert not scope.blockers.outside
+    client.send(b" and more")
+    assert receive(accepted, 15) == b"unread and more"  # the job went on
+    close(server, client, accepted)
+    holders.end()
+    with rebuilt(image) as (table,):
+        assert table[101].recv(100) == b"unread"
+        with pytest.raises(ConnectionResetError):
+            table[101].recv(1)
+        _talk(table[102], table[103], 100000)
 
 
 @pytest.mark.parametrize(("host", "family"), FAMILIES)

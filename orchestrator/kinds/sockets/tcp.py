@@ -26,6 +26,7 @@ from orchestrator.kinds.sockets.options import (
     write_options,
 )
 from orchestrator.kinds.sockets.refused import Refused
+from orchestrator.kinds.sockets.tcp_ended import TcpEnded, capture_ended
 from orchestrator.linux.sockdiag import TCP_CLOSE, TCP_LISTEN
 
 TCP_MAXSEG = 2
@@ -78,7 +79,7 @@ def _recognise(view: FdView) -> bool:
         return tcp_state(sock) in (TCP_CLOSE, TCP_LISTEN)
 
 
-def capture_tcp(view: FdView, scope: Scope) -> TcpSocket | None:
+def capture_tcp(view: FdView, scope: Scope) -> TcpSocket | TcpEnded | None:
     """Record a TCP socket that has no connection."""
     try:
         with borrow(view.local) as sock:
@@ -88,15 +89,18 @@ def capture_tcp(view: FdView, scope: Scope) -> TcpSocket | None:
         return None
 
 
-def _capture(view: FdView, sock: socket.socket) -> TcpSocket:
+def _capture(view: FdView, sock: socket.socket) -> TcpSocket | TcpEnded:
     family = sock.getsockopt(SOL_SOCKET, socket.SO_DOMAIN)
     state, *_, waiting, backlog = _tcp_info_head.unpack(sock.getsockopt(SOL_TCP, TCP_INFO, _tcp_info_head.size))
     if state == TCP_LISTEN and waiting:
         raise Refused(f"{waiting} connections to it are not accepted yet")
-    if state == TCP_CLOSE and poll_now(sock.fileno(), select.POLLRDHUP) & (select.POLLRDHUP | select.POLLERR):
-        raise Refused("its connection has failed or ended, and it is not closed yet")
+    ready = poll_now(sock.fileno(), select.POLLRDHUP) if state == TCP_CLOSE else 0
+    if ready & select.POLLERR:
+        raise Refused("its connection has failed, and the error waits to be reported")
     if has_filter(sock):
         raise Refused("a BPF program filters what it receives")
+    if ready & select.POLLRDHUP:
+        return capture_ended(view, sock, levels(family), reset=False)
     options = capture_options(sock, *levels(family))
     for number, usual in ((TCP_MAXSEG, _DEFAULT_MAXSEG), (TCP_WINDOW_CLAMP, 0)):
         value = sock.getsockopt(SOL_TCP, number)

@@ -27,6 +27,7 @@ from orchestrator.kinds.sockets.options import (
 )
 from orchestrator.kinds.sockets.refused import Refused
 from orchestrator.kinds.sockets.tcp import STATES, congestion, is_tcp, levels, tcp_state
+from orchestrator.kinds.sockets.tcp_ended import CUT, TcpEnded, capture_ended
 from orchestrator.kinds.sockets.tcp_peers import TcpPeers
 from orchestrator.kinds.sockets.tcp_repair import (
     TCP_REPAIR,
@@ -68,7 +69,7 @@ class TcpConnection(Record, frozen=True, tag="tcp-connection"):
     owner: tuple[int, int]
 
 
-def capture_connection(view: FdView, scope: Scope) -> TcpConnection | None:
+def capture_connection(view: FdView, scope: Scope) -> TcpConnection | TcpEnded | None:
     """Record a connected TCP socket."""
     try:
         with borrow(view.local) as sock:
@@ -78,7 +79,7 @@ def capture_connection(view: FdView, scope: Scope) -> TcpConnection | None:
         return None
 
 
-def _capture(view: FdView, scope: Scope, sock: socket.socket) -> TcpConnection:
+def _capture(view: FdView, scope: Scope, sock: socket.socket) -> TcpConnection | TcpEnded:
     family = sock.getsockopt(SOL_SOCKET, socket.SO_DOMAIN)
     state = tcp_state(sock)
     if state not in _SUPPORTED:
@@ -93,8 +94,10 @@ def _capture(view: FdView, scope: Scope, sock: socket.socket) -> TcpConnection:
         raise Refused("the kernel encrypts it (TLS)")
     if has_filter(sock):
         raise Refused("a BPF program filters what it receives")
-    fin_sent, fin_received = state in _FIN_SENT, state == TCP_CLOSE_WAIT
     peers = TcpPeers.of(scope, view.pid)
+    if CUT in scope.externals and not peers.is_inside(local, remote):
+        return capture_ended(view, sock, levels(family), reset=True)
+    fin_sent, fin_received = state in _FIN_SENT, state == TCP_CLOSE_WAIT
     alone = state == TCP_CLOSE_WAIT and peers.is_gone(local, remote)
     if not alone:
         peers.add(view, local, remote)

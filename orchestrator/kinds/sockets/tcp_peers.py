@@ -10,10 +10,11 @@ from functools import cached_property, partial
 from orchestrator.ids import HostPid
 from orchestrator.kinds.files.kind import FdView
 from orchestrator.kinds.scope import Scope
-from orchestrator.kinds.sockets.census import external_hint
 from orchestrator.kinds.sockets.holders import in_net_namespace, socket_holders
 from orchestrator.kinds.sockets.inet_address import InetAddress
+from orchestrator.kinds.sockets.tcp_ended import CUT
 from orchestrator.linux import sockdiag
+from orchestrator.linux.proc_fd import list_fds, readlink_fd
 
 End = tuple[str, int, int]
 """Host, port, scope. Mapped IPv4 addresses stand as IPv4."""
@@ -63,7 +64,8 @@ class TcpPeers:
             if (remote, local) not in self.connections:
                 other = f"{connection.remote}{self._held_by(local, remote)}"
                 reason = f"it is a TCP connection with {other}, outside of the job"
-                self.scope.outside(connection.pid, connection.what, reason, external_hint(connection.ino))
+                hint = f"--external {CUT} lets a restored job find all such connections reset"
+                self.scope.outside(connection.pid, connection.what, reason, hint)
 
     def is_gone(self, local: InetAddress, remote: InetAddress) -> bool:
         """Whether the other end was on this machine, and no process has it any more."""
@@ -71,6 +73,21 @@ class TcpPeers:
             return False
         known = self._all.get((_end(remote)[:2], _end(local)[:2]))
         return known is None or not known.ino
+
+    def is_inside(self, local: InetAddress, remote: InetAddress) -> bool:
+        """Whether a process of the job has the other end, or the last that had it has closed it."""
+        known = self._all.get((_end(remote)[:2], _end(local)[:2]))
+        return known.ino in self._of_job if known is not None and known.ino else self.is_gone(local, remote)
+
+    @cached_property
+    def _of_job(self) -> set[int]:
+        """The inodes of all sockets of the job."""
+        return {
+            int(link[8:-1])
+            for pid in self.scope.pids
+            for fd in list_fds(pid)
+            if (link := readlink_fd(pid, fd)).startswith("socket:[")
+        }
 
     @cached_property
     def _all(self) -> dict[tuple[tuple[str, int], tuple[str, int]], sockdiag.InetDiag]:
