@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.kinds.files.kind import FileKind
+from orchestrator.kinds.sockets.netlink import NETLINK, NetlinkSocket
 from orchestrator.kinds.sockets.tcp import TCP, TcpSocket
 from orchestrator.kinds.sockets.tcp_connection import TCP_CONNECTION, TcpConnection
 from orchestrator.kinds.sockets.tcp_ended import TCP_ENDED, TcpEnded
@@ -11,9 +12,9 @@ from orchestrator.kinds.sockets.unix import UNIX_ALONE, UNIX_PAIR
 from orchestrator.kinds.sockets.unix_records import UnixAlone, UnixPair, UnixPairEnd, UnixSocket
 from orchestrator.kinds.sockets.unknown import UNKNOWN
 
-SOCKET_KINDS: tuple[FileKind, ...] = (UNIX_PAIR, UNIX_ALONE, TCP, TCP_CONNECTION, TCP_ENDED, UDP, UNKNOWN)
+SOCKET_KINDS: tuple[FileKind, ...] = (UNIX_PAIR, UNIX_ALONE, TCP, TCP_CONNECTION, TCP_ENDED, UDP, NETLINK, UNKNOWN)
 
-SocketBody = UnixPairEnd | UnixAlone | TcpSocket | TcpConnection | TcpEnded | UdpSocket
+SocketBody = UnixPairEnd | UnixAlone | TcpSocket | TcpConnection | TcpEnded | UdpSocket | NetlinkSocket
 """What OpenFile.body may be."""
 
 SocketObject = UnixPair | UnixSocket
