@@ -11,6 +11,7 @@ import re
 import resource
 import select
 import signal
+import socket
 import stat
 import struct
 import time
@@ -151,6 +152,44 @@ def test_an_unlinked_file_keeps_contents_and_attributes_once(tmp_path: Path) -> 
             assert os.path.dirname(process.link(0)) == str(tmp_path)
             assert os.fstat(process.take(2)).st_ino != status.st_ino
             assert os.listdir(tmp_path) == ["image"]
+
+
+def test_nobody_can_write_to_an_unlinked_file_that_was_only_read(tmp_path: Path) -> None:
+    """As an executable it would be refused to prctl(PR_SET_MM_EXE_FILE)."""
+    program = tmp_path / "program"
+    program.write_bytes(Path("/bin/true").read_bytes())
+    program.chmod(0o755)
+
+    def setup() -> None:
+        os.open(program, os.O_RDONLY)
+        program.unlink()
+
+    def lease(depot: Depot, tape: Tape) -> None:
+        slot = depot.slot(ObjectId(0))
+        tape.fcntl(slot, fcntl.F_SETLEASE, fcntl.F_RDLCK)  # EAGAIN where somebody has it open for writing
+        tape.fcntl(slot, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+    original = Process(setup)
+    with contextlib.closing(original), captured([original], tmp_path / "image") as image:
+        original.close()
+        with contextlib.closing(Target()) as target:
+            target.rebuild(image, map_before_settling=lease)
+
+
+def test_paths_without_open_files_behind_them(tmp_path: Path) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "socket"))
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to("nowhere")
+
+    def setup() -> None:
+        for name in ("socket", "fifo", "link"):
+            os.open(tmp_path / name, os.O_PATH | os.O_NOFOLLOW)
+        os.open("/dev/null", os.O_PATH)
+
+    with replayed(setup, tmp_path / "image"):
+        pass
+    listener.close()
 
 
 def test_an_unlinked_file_whose_directory_is_gone_goes_elsewhere(tmp_path: Path) -> None:
@@ -762,6 +801,7 @@ def names(image: Image) -> str:
 
 def test_external_files_are_handed_over(tmp_path: Path) -> None:
     inner, outer = os.pipe()
+    os.set_blocking(inner, False)
     stdout = tmp_path / "stdout"
     out = os.open(stdout, os.O_WRONLY | os.O_CREAT)
     null = os.open("/dev/null", os.O_RDONLY)
@@ -783,9 +823,11 @@ def test_external_files_are_handed_over(tmp_path: Path) -> None:
         assert [getattr(file.body, "key", None) for file in image.files] == [key, "stdio[1]", None]
         original.close()
         new_reader, new_writer = os.pipe()
-        new_out = os.open(tmp_path / "new", os.O_WRONLY | os.O_CREAT)
+        new_out = os.open(tmp_path / "new", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         with contextlib.closing(Target()) as target:
             target.rebuild(image, inherited={key: new_reader, "stdio[1]": new_out})
+            assert not os.get_blocking(target.process.take(0))
+            assert fcntl.fcntl(target.process.take(1), fcntl.F_GETFL) & (os.O_NONBLOCK | os.O_APPEND) == os.O_APPEND
             os.write(new_writer, b"through")
             assert os.read(target.process.take(0), 99) == b"through"
             os.write(target.process.take(1), b"printed")
@@ -859,10 +901,19 @@ def test_everything_that_cannot_be_rebuilt_is_named_at_once(tmp_path: Path) -> N
         fcntl.fcntl(leased, fcntl.F_SETLEASE, fcntl.F_WRLCK)
         os.dup2(leased, 9)
         os.open(os.fsencode(tmp_path) + b"/caf\xe9", os.O_RDWR | os.O_CREAT)  # 6
+        setup.context = ctypes.c_ulong(0)  # type: ignore[attr-defined]
+        assert libc.syscall(206, 8, ctypes.byref(setup.context)) == 0  # type: ignore[attr-defined]
 
     original = Process(setup)
-    with contextlib.closing(original), captured([original], tmp_path / "image") as image:
+    aio = next(line for line in read_maps(original.pid) if line.path == b"/[aio]")
+
+    def also(collector: FileCollector) -> list[ObjectId]:
+        assert collector.mapped(original.pid, aio, writable=True) == -1
+        return []
+
+    with contextlib.closing(original), captured([original], tmp_path / "image", also=also) as image:
         lines = names(image).splitlines()
+        assert "asynchronous I/O" in lines.pop()
         assert [re.findall(r"fd (\d+) ", line)[0] for line in lines] == list("0123456")
         for line, reason in zip(
             lines,

@@ -49,6 +49,8 @@ def rebuild_depot(files: Sequence[OpenFile], depot: Depot) -> None:
     ordered = sorted(files, key=lambda file: (kind_of(file).order, file.id))
     for file in ordered:
         kind_of(file).rebuild(file, depot)
+    # What can still be written through another descriptor cannot be a process's executable.
+    depot.close_extras("file")
     for file in ordered:
         connect = kind_of(file).connect
         if connect is not None:

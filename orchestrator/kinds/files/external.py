@@ -14,6 +14,8 @@ from orchestrator.kinds.files.kind import O_CLOEXEC, Depot, FdView, FileKind, Op
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
 
+_FIONBIO = 0x5421
+
 
 class External(Record, frozen=True, tag="external"):
     """A file that is not in the image, by the key it is given under."""
@@ -56,6 +58,9 @@ def _rebuild(file: OpenFile, depot: Depot) -> None:
             f"the job had {key} open, which is not in the image", hint=f"give it a new one with --inherit {key}"
         )
     depot.tape.dup3(depot.inherited[key], depot.slot(file.id), O_CLOEXEC)
+    # Whoever polls counts on not being blocked. The other flags are the giver's own (as ">>" sets O_APPEND).
+    blocking = 0 if file.flags & os.O_NONBLOCK else 1
+    depot.tape.ioctl(depot.slot(file.id), _FIONBIO, (1 - blocking).to_bytes(4, "little"))
 
 
 def _never(_view: FdView) -> bool:

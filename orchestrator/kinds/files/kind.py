@@ -198,6 +198,12 @@ class Depot:
         """Return how many standing numbers there are beside those of the open files."""
         return 8 + len(self._extras)
 
+    def close_extras(self, kind: str) -> None:
+        """Close the standing numbers of one kind of shared objects; nobody asks for them any more."""
+        for (owner, _), number in self._extras.items():
+            if owner == kind:
+                self.tape.close(number)
+
     def users(self, of: ObjectId) -> list[OpenFile]:
         """Return the open files, ascending, whose record has this shared object in its field ``object``."""
         if not self._users:

@@ -32,6 +32,17 @@ _LINKS = {
 }
 
 
+_INTERNAL = {
+    "/[aio]": "a context of asynchronous I/O (io_setup) cannot be saved",
+    "/secretmem": "secret memory cannot be read",
+}
+
+
+def is_internal(view: FdView) -> bool:
+    """Whether a file that looks like one with a name never had one."""
+    return view.link.removesuffix(" (deleted)") in _INTERNAL
+
+
 def refuse(view: FdView, scope: Scope) -> None:
     """Note why a file that no kind recognises cannot be rebuilt."""
     kind, _, rest = view.link.partition(":")
@@ -39,4 +50,5 @@ def refuse(view: FdView, scope: Scope) -> None:
         reason = _ANONYMOUS.get(rest, "this kind of file cannot be saved")
     else:
         reason = _LINKS.get(kind, "this kind of file cannot be saved")
+        reason = _INTERNAL.get(view.link.removesuffix(" (deleted)"), reason)
     scope.unsupported(view.pid, view.what, reason)

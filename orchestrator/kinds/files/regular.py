@@ -67,7 +67,10 @@ def named(view: FdView, scope: Scope) -> bool:
 
 
 def _recognise(view: FdView) -> bool:
-    return view.link.startswith("/") and stat.S_IFMT(view.stat.st_mode) in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
+    types = [stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK]
+    if view.info.flags & os.O_PATH:
+        types += [stat.S_IFIFO, stat.S_IFSOCK]  # nothing of theirs is open
+    return view.link.startswith("/") and stat.S_IFMT(view.stat.st_mode) in types
 
 
 def _capture(view: FdView, scope: Scope) -> NamedFile | None:

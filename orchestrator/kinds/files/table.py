@@ -12,7 +12,7 @@ from orchestrator.kinds.files.external import capture_external
 from orchestrator.kinds.files.kind import Descriptor, FdView, FileTable, Held, recorded_flags
 from orchestrator.kinds.files.locks import FileLock, LockLine, PosixLock, parse_lock
 from orchestrator.kinds.files.owner import capture_owner
-from orchestrator.kinds.files.refused import refuse
+from orchestrator.kinds.files.refused import is_internal, refuse
 from orchestrator.kinds.files.registry import FileRecord, recognise
 from orchestrator.kinds.files.reopening import O_LARGEFILE
 from orchestrator.kinds.scope import Scope
@@ -185,7 +185,7 @@ class FileCollector:
         """Let the kind of a file make its record."""
         body: Any = capture_external(view, self.scope)
         if body is None:
-            kind = recognise(view)
+            kind = None if is_internal(view) else recognise(view)
             if kind is None:
                 refuse(view, self.scope)
                 return _NOTHING
