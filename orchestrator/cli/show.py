@@ -134,9 +134,21 @@ def _facts(record: dict[str, Any]) -> str:
     words = [str(record["path"])] if isinstance(record.get("path"), str) else []
     for key, value in record.items():
         if key != "path" and value not in (None, "", [], {}, 0, False):
-            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            text = _text(value)
             words.append(f"{key}={text if len(text) <= 60 else text[:57] + '...'}")
     return " ".join(words)
+
+
+def _text(value: Any) -> str:
+    match value:
+        case [str(host), int(port), int(_), int(_)]:  # an IP address, with IPv6's flow and scope
+            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        case list():
+            return ",".join(_text(inner) for inner in value)
+        case dict():
+            return "{" + " ".join(f"{key}={_text(inner)}" for key, inner in value.items()) + "}"
+        case _:
+            return str(value)
 
 
 _PRINTERS = {

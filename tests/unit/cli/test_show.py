@@ -79,7 +79,12 @@ def snapshot() -> Snapshot:
         file_tables=[FileTable(ZERO, [Descriptor(3, ZERO, True), Descriptor(4, ObjectId(1), False)])],
         files=[
             {"id": 0, "flags": 0, "position": 77, "body": {"type": "file", "path": "/bin/prog", "size": 9}},
-            {"id": 1, "flags": 2, "position": 0, "body": {"type": "wormhole", "object": 0, "secret": b"\xff" * 99}},
+            {
+                "id": 1,
+                "flags": 2,
+                "position": 0,
+                "body": {"type": "wormhole", "object": 0, "secret": b"\xff" * 99, "local": ["::1", 80, 0, 0]},
+            },
         ],
         objects=[{"type": "wormhole-end", "content": {"size": 10, "extents": [[0, 4, 0], [6, 2, 4096]]}}],
         filesystems=[FilesystemContext(ZERO, "/work", "/", 18)],
@@ -116,7 +121,7 @@ def test_the_whole_picture(image: Path, capsys: pytest.CaptureFixture[str]) -> N
         "000000005000-000000008000 rw-p   12.0 KiB    4.0 KiB   gd",
         "files of 10, 12",
         "   3 #0    file         /bin/prog size=9  r at 77 close-on-exec",
-        "wormhole     secret=99 bytes  rw",
+        "wormhole     secret=99 bytes local=[::1]:80  rw",
         "uts     of its own  hostname=box",
     ):
         assert words in printed
