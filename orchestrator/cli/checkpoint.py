@@ -43,8 +43,8 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
 
     from orchestrator.cli.progress import progress_bar
-    from orchestrator.cli.ps import size
     from orchestrator.cli.stats import write_stats
+    from orchestrator.cli.text import size
     from orchestrator.engine import CheckpointOptions, checkpoint
     from orchestrator.target import find_target
 

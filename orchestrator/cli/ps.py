@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from orchestrator.cli.arguments import Parser
+from orchestrator.cli.text import printable, size
 
 
 def main(arguments: list[str]) -> int:
@@ -32,16 +33,6 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def size(bytes_: int) -> str:
-    """Write a number of bytes for a person."""
-    value = float(bytes_)
-    for unit in ("B", "KiB", "MiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} GiB"
-
-
 def _print_job(job: dict[str, Any]) -> None:
     processes = job["processes"]
     threads = sum(process["threads"] for process in processes)
@@ -55,7 +46,7 @@ def _print_job(job: dict[str, Any]) -> None:
         facts.append(f"restored from {job['restored_from']}")
     print(f"{job['name']}  {', '.join(facts)}")
     for process in processes:
-        branch = "  " * process["depth"] + process["command"]
+        branch = "  " * process["depth"] + printable(process["command"])
         if process["own_pid"] != process["pid"]:
             branch += f"  (as itself {process['own_pid']})"
         print(f"  {process['pid']:>7} {process['state']} {size(process['memory']):>10}  {branch}")

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from orchestrator.cli.arguments import Parser, comma_list
+from orchestrator.cli.text import printable, size
 from orchestrator.errors import UsageError
 
 _PARTS = ("tree", "memory", "files", "objects", "namespaces")
@@ -39,7 +40,7 @@ def main(arguments: list[str]) -> int:
         return 0
     _print_header(described)
     if verified is not None:
-        print(f"verified    {_size(verified)} of pages" if verified else "verified    records only: no page checksums")
+        _say(f"verified    {size(verified)} of pages" if verified else "verified    records only: no page checksums")
     for part in _PARTS:
         if part in options.only:
             print()
@@ -47,30 +48,29 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _size(number: int) -> str:
-    from orchestrator.cli.ps import size
-
-    return size(number)
+def _say(line: str) -> None:
+    """Print one line. An image may come from anywhere, and so may the names in it."""
+    print(printable(line))
 
 
 def _print_header(image: dict[str, Any]) -> None:
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(image["created"]))
     sizes = image["sizes"]
-    print(f"image       {image['path']}  {image['id']}")
+    _say(f"image       {image['path']}  {image['id']}")
     if image["parent"] is not None:
-        print(f"parent      {image['parent']}")
-    print(f"job         {image['job']}, root {image['root']}")
+        _say(f"parent      {image['parent']}")
+    _say(f"job         {image['job']}, root {image['root']}")
     where = f"on {image['hostname']}, Linux {image['kernel']} {image['architecture']}"
-    print(f"made        {when} {where}, orch {image['orch']}")
-    parts = f"{_size(sizes['pages'])} of pages, {_size(sizes['metadata'])} of records"
-    print(f"size        {_size(sizes['file'])}: {parts}")
+    _say(f"made        {when} {where}, orch {image['orch']}")
+    parts = f"{size(sizes['pages'])} of pages, {size(sizes['metadata'])} of records"
+    _say(f"size        {size(sizes['file'])}: {parts}")
 
 
 def _print_tree(image: dict[str, Any]) -> None:
     memories = {memory["id"]: memory for memory in image["memories"]}
-    print(f"{len(image['processes'])} processes, {sum(len(p['threads']) for p in image['processes'])} threads")
+    _say(f"{len(image['processes'])} processes, {sum(len(p['threads']) for p in image['processes'])} threads")
     for process in image["processes"]:
-        branch = "  " * process["depth"] + process["name"]
+        branch = "  " * process["depth"] + printable(process["name"])
         facts = []
         if process["state"] == "zombie":
             facts.append(f"zombie, status {process['exit_status']}")
@@ -80,53 +80,53 @@ def _print_tree(image: dict[str, Any]) -> None:
             facts.append(f"uid {process['user']}")
             if len(process["threads"]) > 1:
                 facts.append(f"{len(process['threads'])} threads")
-            facts.append(f"{_size(memories[process['memory']]['stored'])} stored")
+            facts.append(f"{size(memories[process['memory']]['stored'])} stored")
             facts.append(f"in {process['working_directory']}")
         if process["session"] == process["pid"]:
             facts.append("session leader")
         elif process["group"] == process["pid"]:
             facts.append("group leader")
-        print(f"  {process['pid']:>7} {branch:<24} {', '.join(facts)}")
+        _say(f"  {process['pid']:>7} {branch:<24} {', '.join(facts)}")
 
 
 def _print_memory(image: dict[str, Any]) -> None:
     for memory in image["memories"]:
         users = [str(process["pid"]) for process in image["processes"] if process.get("memory") == memory["id"]]
-        sizes = f"{_size(memory['size'])} mapped, {_size(memory['stored'])} stored"
-        print(f"memory of {', '.join(users)}: {memory['executable']}, {sizes}")
+        sizes = f"{size(memory['size'])} mapped, {size(memory['stored'])} stored"
+        _say(f"memory of {', '.join(users)}: {memory['executable']}, {sizes}")
         for vma in memory["mappings"]:
             backing = vma["of"] or ("" if vma["backing"] == "anonymous" else f"[{vma['backing']}]")
-            stored = _size(vma["stored"]) if vma["stored"] else ""
-            length = _size(vma["end"] - vma["start"])
+            stored = size(vma["stored"]) if vma["stored"] else ""
+            length = size(vma["end"] - vma["start"])
             flags = f" {','.join(vma['flags'])}" if vma["flags"] else ""
             where = f"{vma['start']:012x}-{vma['end']:012x}"
-            print(f"  {where} {vma['protection']} {length:>10} {stored:>10}  {backing}{flags}".rstrip())
+            _say(f"  {where} {vma['protection']} {length:>10} {stored:>10}  {backing}{flags}".rstrip())
 
 
 def _print_files(image: dict[str, Any]) -> None:
     files = {file["id"]: file for file in image["files"]}
     for table in image["file_tables"]:
         users = [str(process["pid"]) for process in image["processes"] if process.get("files") == table["id"]]
-        print(f"files of {', '.join(users)}")
+        _say(f"files of {', '.join(users)}")
         for descriptor in table["descriptors"]:
             file = files.get(descriptor["file"], {"kind": "?", "record": {}, "flags": 0, "position": 0})
             line = f"  {descriptor['fd']:>4} #{descriptor['file']:<4} {file['kind']:<12} {_facts(file['record'])}"
             at = f" at {file['position']}" if file["position"] else ""
             access = ("r", "w", "rw", "")[file["flags"] & 3]
-            print(f"{line.rstrip()}  {access}{at}{' close-on-exec' if descriptor['close_on_exec'] else ''}".rstrip())
+            _say(f"{line.rstrip()}  {access}{at}{' close-on-exec' if descriptor['close_on_exec'] else ''}".rstrip())
 
 
 def _print_objects(image: dict[str, Any]) -> None:
-    print(f"{len(image['objects'])} shared objects")
+    _say(f"{len(image['objects'])} shared objects")
     for found in image["objects"]:
-        print(f"  {found['id']:>4} {found['kind']:<14} {_facts(found['record'])}".rstrip())
+        _say(f"  {found['id']:>4} {found['kind']:<14} {_facts(found['record'])}".rstrip())
 
 
 def _print_namespaces(image: dict[str, Any]) -> None:
-    print("namespaces")
+    _say("namespaces")
     for namespace in image["namespaces"]:
         whose = "of its own" if namespace["private"] else "shared with the host"
-        print(f"  {namespace['kind']:<7} {whose}  {_facts(namespace['record'])}".rstrip())
+        _say(f"  {namespace['kind']:<7} {whose}  {_facts(namespace['record'])}".rstrip())
 
 
 def _facts(record: dict[str, Any]) -> str:

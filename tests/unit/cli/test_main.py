@@ -11,7 +11,7 @@ import pytest
 from orchestrator import errors
 from orchestrator.cli import __main__ as cli
 from orchestrator.cli.arguments import comma_list, seconds, signal_number
-from orchestrator.cli.ps import size
+from orchestrator.cli.text import printable, size
 
 
 def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,6 +146,11 @@ def test_a_verb_imports_only_what_it_needs(arguments: list[str], unwanted: set[s
 )
 def test_sizes_are_written_for_people(number: int, text: str) -> None:
     assert size(number) == text
+
+
+def test_what_a_terminal_would_obey_is_spelled_out() -> None:
+    assert printable("plain é\n") == "plain é\\n"
+    assert printable("\x1b[2J\udcff\x9b") == "\\x1b[2J\\xdcff\\x9b"
 
 
 def test_values_of_options() -> None:

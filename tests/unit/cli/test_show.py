@@ -72,7 +72,9 @@ def snapshot() -> Snapshot:
             Process(
                 Pid(10), OUTSIDE, Pid(10), Pid(10), 17, "parent", [thread(10, b"parent"), thread(11, b"t")], state()
             ),
-            Process(Pid(12), Pid(10), Pid(12), Pid(10), 17, "child", [thread(12, b"child")], state(stopped_by=19)),
+            Process(
+                Pid(12), Pid(10), Pid(12), Pid(10), 17, "chi\x1b[1mld", [thread(12, b"child")], state(stopped_by=19)
+            ),
             Process(Pid(13), Pid(12), Pid(12), Pid(10), 17, "dead", [], None, exit_status=256),
         ],
         memories=[memory],
@@ -114,7 +116,7 @@ def test_the_whole_picture(image: Path, capsys: pytest.CaptureFixture[str]) -> N
         "job         sim, root 10",
         "3 processes, 3 threads",
         "     10 parent                   uid 1000, 2 threads, 4.0 KiB stored, in /work, session leader",
-        "     12   child                  stopped by SIGSTOP, uid 1000, 4.0 KiB stored, in /work, group leader",
+        "     12   chi\\x1b[1mld           stopped by SIGSTOP, uid 1000, 4.0 KiB stored, in /work, group leader",
         "     13     dead                 zombie, status 256",
         "memory of 10, 12: /bin/prog, 20.0 KiB mapped, 4.0 KiB stored",
         "000000001000-000000003000 r-xp    8.0 KiB             /bin/prog",
