@@ -65,7 +65,7 @@ def copy_pages(process: HeldProcess, runs: Sequence[PageRun], image_fd: int, pag
     """Read pages of a held process and write them to the image, in pieces of at most 8 MiB."""
     piece = 8 << 20
     buffer = ctypes.create_string_buffer(min(piece, sum(run.length for run in runs)))
-    view = memoryview(buffer)
+    view = memoryview(buffer).cast("B")
     local = _IOVEC.pack(ctypes.addressof(buffer), len(buffer))
     small = [
         PageRun(run.start + done, min(piece, run.length - done), run.at + done)

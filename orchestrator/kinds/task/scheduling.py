@@ -12,6 +12,7 @@ _SCHED_ATTR = struct.Struct("<IIQiIQQQII")  # struct sched_attr, SCHED_ATTR_SIZE
 assert _SCHED_ATTR.size == 56
 _AFFINITY_BYTES = 128
 _IOPRIO_WHO_PROCESS = 1
+_PRIO_PROCESS = 0
 _PR_SET_TIMERSLACK, _PR_GET_TIMERSLACK = 29, 30
 
 
@@ -40,14 +41,15 @@ def ask_scheduling(tape: Tape) -> Answer[Scheduling]:
     mask = tape.space(_AFFINITY_BYTES)
     tape.sched_getaffinity(0, _AFFINITY_BYTES, mask)
     io_priority = tape.ioprio_get(_IOPRIO_WHO_PROCESS, 0)
+    nice = tape.getpriority(_PRIO_PROCESS, 0)  # sched_getattr has it for the fair policies alone
     slack = tape.prctl(_PR_GET_TIMERSLACK, 0, 0, 0, 0)
 
     def read(played: Played) -> Scheduling:
-        _, policy, flags, nice, priority, runtime, deadline, period, low, high = _SCHED_ATTR.unpack(
+        _, policy, flags, _, priority, runtime, deadline, period, low, high = _SCHED_ATTR.unpack(
             played.data(attributes)
         )
         return Scheduling(
-            policy, flags, nice, priority, runtime, deadline, period, low, high,
+            policy, flags, 20 - played.result(nice), priority, runtime, deadline, period, low, high,
             played.data(mask).rstrip(b"\0"), played.result(io_priority), played.result(slack),
         )  # fmt: skip
 
@@ -56,6 +58,8 @@ def ask_scheduling(tape: Tape) -> Answer[Scheduling]:
 
 def tell_scheduling(tape: Tape, wanted: Scheduling, before: Scheduling) -> None:
     """Set what differs."""
+    if wanted.nice != before.nice:
+        tape.setpriority(_PRIO_PROCESS, 0, wanted.nice)
     if _attributes(wanted) != _attributes(before):
         tape.sched_setattr(0, _attributes(wanted), 0)
     if wanted.affinity != before.affinity:
