@@ -279,7 +279,6 @@ DAMAGED: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
     "last byte cut": (31, lambda data: data[:-1]),
     "other version": (33, put(8, (99).to_bytes(4, "little"))),
     "other architecture": (34, put(24, b"sparc64".ljust(16, b"\0"))),
-    "other page size": (34, put(40, (65536).to_bytes(4, "little"))),
     "header flipped": (35, flip(30)),
     "metadata flipped": (35, flip(4096 + 40)),
 }
@@ -306,6 +305,8 @@ class TestDamagedImage:
         bad = job.directory / "images" / "bad.ckpt"
         bad.write_bytes(change(image.read_bytes()))
         for argv in (["restore", str(bad), "-d"], ["restore", str(bad), "--dry-run"], ["show", str(bad)]):
+            if exit_code == 34 and argv[0] == "show":
+                continue  # any machine can show it
             says(job.orch.expect(exit_code, *argv), str(bad))
         assert job.processes() == []
 
@@ -330,17 +331,32 @@ class TestRefusedRestore:
         checkpointed.job.restore()
         checkpointed.must_pass()
 
-    @pytest.mark.parametrize("change", ["longer", "shorter", "another file"])
-    def test_file_has_changed(self, checkpointed: Run, change: str) -> None:
-        path = checkpointed.job.files / "a"
-        if change == "longer":
-            path.write_bytes(path.read_bytes() + b"more")
-        elif change == "shorter":
-            path.write_bytes(b"")
+    @pytest.mark.parametrize("change", ["longer", "shorter", "same length", "a directory"])
+    @pytest.mark.parametrize(
+        ("name", "file"), [("file_read_only", "a"), ("file_positions", "a"), ("file_private", "data")]
+    )
+    def test_file_has_changed(self, job: Job, name: str, file: str, change: str) -> None:
+        run = Run(Program(name), job)
+        run.start()
+        job.checkpoint_and_kill()
+        path = job.files / file
+        data = path.read_bytes()
+        match change:
+            case "longer":
+                path.write_bytes(data + b"more")
+            case "shorter":
+                path.write_bytes(data[:4])
+            case "same length":
+                path.write_bytes(b"x" * len(data))
+            case _:
+                path.unlink()
+                path.mkdir()
+        if name == "file_positions" and change in ("longer", "same length"):
+            # It has the file open for writing: what others wrote since is for the program to cope with.
+            job.restore()
+            job.kill()
         else:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-            path.mkdir()
-        self.refused(checkpointed, 42, str(path))
+            self.refused(run, 42, str(path))
 
     def test_program_is_missing(self, job: Job) -> None:
         own = job.files / "program"
@@ -388,7 +404,7 @@ class TestRefusedRestore:
 
 def root_pid(shown: object) -> int:
     """Find the root's process id in what `orch show --json` prints."""
-    found = find(shown, "pid")
+    found = find(shown, "root")
     assert isinstance(found, int)
     return found
 
@@ -411,6 +427,6 @@ def listening_port(job: Job) -> int:
     import re
 
     shown = job.orch.ok("show", str(job.image)).output
-    found = re.search(r"127\.0\.0\.1:(\d+)", shown)
+    found = re.search(r"127\.0\.0\.1[:,](\d+)", shown)
     assert found is not None, shown
     return int(found[1])

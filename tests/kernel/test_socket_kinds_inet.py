@@ -10,10 +10,12 @@ import struct
 import threading
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from harness.socket_transplant import Holders, blockers, capture, check, only_file, rebuilt
 from orchestrator.errors import ResourceTaken
+from orchestrator.kinds.sockets.inet_address import InetAddress
 
 TCP_NODELAY, TCP_CORK, TCP_KEEPIDLE, TCP_INFO = 1, 3, 4, 11
 SOL_SOCKET, SOL_TCP = socket.SOL_SOCKET, socket.SOL_TCP
@@ -364,6 +366,47 @@ def test_udp(holders: Holders, host: str, family: socket.AddressFamily) -> None:
         assert table[100].getsockopt(SOL_SOCKET, socket.SO_BROADCAST) == 1
         table[101].send(b"ping")
         assert table[100].recvfrom(10) == (b"ping", names[1])
+
+
+@pytest.mark.parametrize(("host", "family"), FAMILIES)
+def test_udp_keeps_what_waits(holders: Holders, host: str, family: socket.AddressFamily) -> None:
+    server, client, other = (socket.socket(family, socket.SOCK_DGRAM) for _ in range(3))
+    for sock in (server, client, other):
+        sock.bind((host, 0))
+    name = server.getsockname()
+    client.connect(name)
+    content = [b"one", b"", os.urandom(1471), os.urandom(30000)]
+    for data in content:
+        client.send(data)
+        other.sendto(data, name)
+    wanted = [(data, sock.getsockname()) for data in content for sock in (client, other)]
+    image, scope = capture([holders.start({100: server, 101: client})])
+    assert not scope.blockers.unsupported
+    assert server.recv(10) == b"one"
+    close(server, client, other)
+    holders.end()
+    with rebuilt(image) as (table,):
+        table[100].setblocking(False)
+        assert [table[100].recvfrom(1 << 16) for _ in wanted] == wanted
+        with pytest.raises(BlockingIOError):
+            table[100].recv(1)
+
+
+def test_udp_from_another_machine_to_any_address(holders: Holders) -> None:
+    server = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    server.bind(("::", 0))
+    server.setsockopt(SOL_SOCKET, socket.SO_RCVBUF, 100000)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.sendto(b"x", ("127.0.0.1", server.getsockname()[1]))
+    image, _ = capture([holders.start({100: server})])
+    server.close()
+    holders.end()
+    body = only_file(image).body
+    elsewhere = InetAddress("::ffff:192.0.2.7", 5353)
+    body.queue[0] = msgspec.structs.replace(body.queue[0], source=elsewhere)  # type: ignore[union-attr]
+    with rebuilt(image) as (table,):
+        table[100].setblocking(False)
+        assert table[100].recvfrom(10)[1][:2] == ("::ffff:192.0.2.7", 5353)
 
 
 def test_raw_sockets_are_refused_by_name(holders: Holders) -> None:

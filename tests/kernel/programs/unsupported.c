@@ -2,17 +2,23 @@
 #include "selfcheck.h"
 #include <linux/io_uring.h>
 
+static void move(int fd, int to)
+{
+	OK(dup2(fd, to));
+	close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	begin(argc, argv);
 	struct io_uring_params parameters = {0};
 	struct gate gate;
 	gate_make(&gate);
-	OK(dup2(OK(syscall(SYS_io_uring_setup, 8, &parameters)), 40));
+	move(OK(syscall(SYS_io_uring_setup, 8, &parameters)), 40);
 	pid_t child = OK(fork());
 	if (child == 0) {
 		close(40);
-		OK(dup2(OK(syscall(SYS_userfaultfd, O_NONBLOCK)), 41));
+		move(OK(syscall(SYS_userfaultfd, O_NONBLOCK)), 41);
 		gate_child_is_set(&gate);
 		hold();
 		OK(fcntl(41, F_GETFD));
