@@ -14,15 +14,8 @@ from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.sockets.borrow import borrow, is_socket, poll_now
 from orchestrator.kinds.sockets.census import external_hint
-from orchestrator.kinds.sockets.options import (
-    SOL_NETLINK,
-    SOL_SOCKET,
-    SocketOptions,
-    capture_options,
-    has_filter,
-    set_int,
-    write_dress,
-)
+from orchestrator.kinds.sockets.option_table import SOL_NETLINK, SOL_SOCKET
+from orchestrator.kinds.sockets.options import SocketOptions, capture_options, has_filter, set_int, write_dress
 from orchestrator.kinds.sockets.refused import Refused
 
 _NETLINK_ADD_MEMBERSHIP = 1

@@ -12,11 +12,8 @@ from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.sockets.borrow import borrow, poll_now
 from orchestrator.kinds.sockets.inet_address import InetAddress, check_port, own_address
+from orchestrator.kinds.sockets.option_table import SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_TCP
 from orchestrator.kinds.sockets.options import (
-    SOL_IP,
-    SOL_IPV6,
-    SOL_SOCKET,
-    SOL_TCP,
     TCP_CONGESTION,
     Option,
     SocketOptions,

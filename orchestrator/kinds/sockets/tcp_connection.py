@@ -11,11 +11,10 @@ from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.sockets.borrow import borrow, poll_now
 from orchestrator.kinds.sockets.inet_address import InetAddress, check_port, parse_address
+from orchestrator.kinds.sockets.option_table import SOL_SOCKET, SOL_TCP
 from orchestrator.kinds.sockets.options import (
     SO_RCVBUFFORCE,
     SO_SNDBUFFORCE,
-    SOL_SOCKET,
-    SOL_TCP,
     TCP_CONGESTION,
     TCP_ULP,
     SocketOptions,

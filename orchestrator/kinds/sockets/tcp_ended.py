@@ -14,10 +14,10 @@ from orchestrator.kinds.files.reopening import set_status
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.sockets.borrow import waiting_bytes
 from orchestrator.kinds.sockets.inet_address import InetAddress
+from orchestrator.kinds.sockets.option_table import SOL_SOCKET
 from orchestrator.kinds.sockets.options import (
     SO_RCVBUFFORCE,
     SO_SNDBUFFORCE,
-    SOL_SOCKET,
     SocketOptions,
     capture_options,
     set_int,

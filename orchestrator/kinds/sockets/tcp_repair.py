@@ -14,7 +14,8 @@ import msgspec
 
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.sockets.borrow import never_sent_bytes, unsent_bytes, waiting_bytes
-from orchestrator.kinds.sockets.options import SOL_SOCKET, SOL_TCP, set_int
+from orchestrator.kinds.sockets.option_table import SOL_SOCKET, SOL_TCP
+from orchestrator.kinds.sockets.options import set_int
 from orchestrator.tape.build import Tape
 
 TCP_MAXSEG = 2

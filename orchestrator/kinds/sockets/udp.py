@@ -11,18 +11,10 @@ from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.sockets.borrow import borrow, poll_now
 from orchestrator.kinds.sockets.inet_address import InetAddress, check_port, own_address, remote_address
-from orchestrator.kinds.sockets.options import (
-    SOL_IP,
-    SOL_IPV6,
-    SOL_SOCKET,
-    SOL_UDP,
-    SocketOptions,
-    capture_options,
-    has_filter,
-    write_buffers,
-    write_options,
-)
+from orchestrator.kinds.sockets.option_table import SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_UDP
+from orchestrator.kinds.sockets.options import SocketOptions, capture_options, has_filter, write_buffers, write_options
 from orchestrator.kinds.sockets.refused import Refused
+from orchestrator.kinds.sockets.udp_queue import Datagram, peek_datagrams, write_datagrams
 
 
 class UdpSocket(Record, frozen=True, tag="udp-socket"):
@@ -36,6 +28,7 @@ class UdpSocket(Record, frozen=True, tag="udp-socket"):
     remote: InetAddress | None
     options: SocketOptions
     owner: tuple[int, int]
+    queue: list[Datagram]
 
 
 def _recognise(view: FdView) -> bool:
@@ -48,7 +41,7 @@ def _recognise(view: FdView) -> bool:
 
 
 def capture_udp(view: FdView, scope: Scope) -> UdpSocket | None:
-    """Record a UDP socket whose queue is empty."""
+    """Record a UDP socket of a held process."""
     try:
         with borrow(view.local) as sock:
             return _capture(view, sock)
@@ -62,10 +55,11 @@ def _capture(view: FdView, sock: socket.socket) -> UdpSocket:
     ready = poll_now(sock.fileno(), select.POLLIN)
     if ready & select.POLLERR:
         raise Refused("an error waits in it to be reported")
-    if ready & select.POLLIN:
-        raise Refused("datagrams wait in it that were not received yet")
     if has_filter(sock):
         raise Refused("a BPF program filters what it receives")
+    queue = peek_datagrams(sock) if ready & select.POLLIN else []
+    if queue and sock.getsockopt(SOL_SOCKET, socket.SO_BINDTODEVICE, 16):
+        raise Refused("datagrams wait in it, and it is bound to an interface", "try again")
     return UdpSocket(
         view.stat.st_ino,
         family,
@@ -74,6 +68,7 @@ def _capture(view: FdView, sock: socket.socket) -> UdpSocket:
         remote_address(sock),
         capture_options(sock, SOL_IP, SOL_UDP, *([SOL_IPV6] if family == socket.AF_INET6 else [])),
         (view.stat.st_uid, view.stat.st_gid),
+        queue,
     )
 
 
@@ -94,6 +89,13 @@ def rebuild_udp(file: OpenFile, depot: Depot) -> None:
     set_status(tape, depot.slot(file.id), file.flags)
 
 
+def connect_udp(file: OpenFile, depot: Depot) -> None:
+    """Write the tape entries that put back what waited; it gets there by its source, so others must be in place."""
+    body: UdpSocket = file.body
+    if body.queue and body.local is not None:
+        write_datagrams(depot.tape, body.queue, body.local)
+
+
 def check_udp(file: OpenFile) -> None:
     """Raise ResourceTaken if the port is not free."""
     body: UdpSocket = file.body
@@ -102,4 +104,4 @@ def check_udp(file: OpenFile) -> None:
         check_port(body.family, socket.SOCK_DGRAM, body.local, options, listens=False)
 
 
-UDP = FileKind("UDP socket", UdpSocket, _recognise, capture_udp, rebuild_udp, check=check_udp)
+UDP = FileKind("UDP socket", UdpSocket, _recognise, capture_udp, rebuild_udp, connect=connect_udp, check=check_udp)

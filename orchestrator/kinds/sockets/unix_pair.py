@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from orchestrator.ids import DepotFd, ObjectId
 from orchestrator.kinds.files.kind import Depot, OpenFile
 from orchestrator.kinds.files.reopening import set_status
-from orchestrator.kinds.sockets.options import SOL_SOCKET, set_int, write_dress
+from orchestrator.kinds.sockets.option_table import SOL_SOCKET
+from orchestrator.kinds.sockets.options import set_int, write_dress
 from orchestrator.kinds.sockets.unix_creator import write_connect, write_listen, write_socketpair
 from orchestrator.kinds.sockets.unix_name import UnixName
 from orchestrator.kinds.sockets.unix_place import open_home, reaching, write_bind

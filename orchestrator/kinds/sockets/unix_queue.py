@@ -14,7 +14,7 @@ from orchestrator.ids import HostPid, ObjectId
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.sockets.borrow import poll_now, waiting_bytes
-from orchestrator.kinds.sockets.options import SOL_SOCKET
+from orchestrator.kinds.sockets.option_table import SOL_SOCKET
 from orchestrator.kinds.sockets.refused import Refused
 
 _PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT | socket.MSG_TRUNC | socket.MSG_CMSG_CLOEXEC

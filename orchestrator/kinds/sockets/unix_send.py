@@ -7,7 +7,8 @@ import struct
 from collections.abc import Sequence
 
 from orchestrator.kinds.files.kind import Depot
-from orchestrator.kinds.sockets.options import SO_SNDBUFFORCE, SOL_SOCKET, set_int
+from orchestrator.kinds.sockets.option_table import SOL_SOCKET
+from orchestrator.kinds.sockets.options import SO_SNDBUFFORCE, set_int
 from orchestrator.kinds.sockets.unix_creator import moving
 from orchestrator.kinds.sockets.unix_queue import Message
 from orchestrator.tape.build import Block, Tape

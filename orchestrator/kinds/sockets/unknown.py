@@ -9,7 +9,7 @@ from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.sockets.borrow import borrow
 from orchestrator.kinds.sockets.census import external_hint
-from orchestrator.kinds.sockets.options import SOL_SOCKET
+from orchestrator.kinds.sockets.option_table import SOL_SOCKET
 
 _FAMILIES = {
     value: name for name, value in vars(socket).items() if name.startswith("AF_") and isinstance(value, int)
