@@ -19,3 +19,15 @@ SocketBody = UnixPairEnd | UnixAlone | TcpSocket | TcpConnection | TcpEnded | Ud
 
 SocketObject = UnixPair | UnixSocket
 """What an image's shared objects may be."""
+
+
+def claims_in(body: object) -> str:
+    """Return the kind of namespace in which a socket needs a name or port to be free, empty for none.
+
+    Where a restored job has that namespace for itself, our own tells nothing, and ``check`` must not be asked.
+    """
+    if isinstance(body, UnixAlone):
+        return "" if body.claims is None else "mnt" if body.claims.where is not None else "net"
+    if isinstance(body, TcpSocket | TcpConnection | UdpSocket | NetlinkSocket):
+        return "net"
+    return ""
