@@ -77,7 +77,10 @@ def _explain(error: Exception) -> int:
     if isinstance(inner, KeyboardInterrupt):
         return 130
     if isinstance(inner, OrchError):
-        print(f"orch: {inner.message}", file=sys.stderr)
+        from orchestrator.cli.text import printable
+
+        lines = [printable(line) for line in inner.message.splitlines()]
+        print(f"orch: {chr(10).join(lines)}", file=sys.stderr)
         if inner.hint:
             print(f"hint: {inner.hint}", file=sys.stderr)
         return inner.exit_code
