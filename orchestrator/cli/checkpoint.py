@@ -44,6 +44,7 @@ def main(arguments: list[str]) -> int:
 
     from orchestrator.cli.progress import progress_bar
     from orchestrator.cli.stats import write_stats
+    from orchestrator.cli.termination import unwind_on_termination
     from orchestrator.cli.text import size
     from orchestrator.engine import CheckpointOptions, checkpoint
     from orchestrator.target import find_target
@@ -58,6 +59,7 @@ def main(arguments: list[str]) -> int:
         durable=not options.no_sync,
         checksums=options.checksums,
     )
+    unwind_on_termination()
     with progress_bar(f"writing {output}") as progress:
         took = checkpoint(target, output, asked, progress)
     if options.stats is not None:

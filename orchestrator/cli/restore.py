@@ -79,10 +79,12 @@ def main(arguments: list[str]) -> int:
 
 def _restore(options: Any, asked: RestoreOptions, reporter: Reporter) -> int:
     from orchestrator.cli.stats import write_stats
+    from orchestrator.cli.termination import unwind_on_termination
     from orchestrator.engine import decode, rebuild
     from orchestrator.foreground import restore_job
     from orchestrator.image.reader import ImageFile
 
+    unwind_on_termination()
     image_path = os.path.abspath(options.image)
     with ImageFile.open(options.image) as image:
         snapshot = decode(image)

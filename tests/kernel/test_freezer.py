@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import subprocess
@@ -13,30 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from harness.stuck import STUCK, require_userfaultfd
 from orchestrator.errors import EmptyJob, FreezeTimeout, JobBusy, NoSuchJob, SelfInJob
 from orchestrator.freezer import CgroupRef, find_cgroup, locate_cgroup, make_freezer
 from orchestrator.linux import cgroupfs
 from orchestrator.linux.mountinfo import cgroup1_mount, cgroup2_mount
 
 TICKER = "import time\nwhile True:\n  print('tick', flush=True)\n  time.sleep(0.005)\n"
-
-# Reads from a pipe into a page that nobody will ever fill: the fault waits inside the system call,
-# where only death reaches it.
-STUCK = """
-import ctypes, fcntl, mmap, os, struct, sys
-libc = ctypes.CDLL(None, use_errno=True)
-uffd = libc.syscall(323, os.O_CLOEXEC)
-if uffd < 0:
-    sys.exit("no userfaultfd")
-fcntl.ioctl(uffd, 0xC018AA3F, struct.pack("QQQ", 0xAA, 0, 0))
-page = mmap.mmap(-1, 4096)
-address = ctypes.addressof(ctypes.c_char.from_buffer(page))
-fcntl.ioctl(uffd, 0xC020AA00, struct.pack("QQQQ", address, 4096, 1, 0))
-r, w = os.pipe()
-os.write(w, b"x")
-print("ready", flush=True)
-libc.read(r, ctypes.c_void_p(address), ctypes.c_size_t(1))
-"""
 
 
 class Jail:
@@ -164,11 +146,7 @@ def test_leaving_before_freezing_touches_nothing(jail: Jail) -> None:
 
 
 def test_a_task_stuck_in_the_kernel_is_named_and_the_job_thawed(jail: Jail) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    uffd = libc.syscall(323, os.O_CLOEXEC)
-    if uffd < 0:
-        pytest.skip("no userfaultfd here")
-    os.close(uffd)
+    require_userfaultfd()
     stuck, ticker = jail.start(STUCK), jail.start(TICKER)
     with pytest.raises(FreezeTimeout) as caught:
         make_freezer(jail.ref).freeze(0.3)
