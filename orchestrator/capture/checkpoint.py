@@ -25,11 +25,11 @@ from orchestrator.kinds.memory.capture import Mappers
 from orchestrator.kinds.memory.record import PageRun
 from orchestrator.kinds.memory.shared import shared_object
 from orchestrator.kinds.memory.sysv import SegmentMapper
-from orchestrator.snapshot import Machine, Snapshot
 from orchestrator.kinds.scope import Scope
 from orchestrator.linux import vdso
 from orchestrator.linux.arch import x86_64 as arch
-from orchestrator.namespaces.survey import survey
+from orchestrator.namespaces.survey import prepare, survey
+from orchestrator.snapshot import Machine, Snapshot
 from orchestrator.tape.build import TapeError
 from orchestrator.tape.tracee import TaskGone
 from orchestrator.version import VERSION
@@ -92,7 +92,9 @@ def take(request: Request, writer: ImageWriter) -> Statistics:
     """
     statistics = Statistics()
     started = time.monotonic_ns()
-    holders = outside_holders(_inside(request))
+    inside = _inside(request)
+    holders = outside_holders(inside)
+    prepare(inside)
     vdso.digest()  # read here, so that nobody waits for it
     began = time.monotonic_ns()
     with _held(request) as job:
@@ -218,9 +220,7 @@ def _describe(
             orch=VERSION,
             job=request.name,
             root=root,
-            machine=Machine(
-                arch.MACHINE, os.uname().release, vdso.digest(), _xstate_bytes(job), os.uname().nodename
-            ),
+            machine=Machine(arch.MACHINE, os.uname().release, vdso.digest(), _xstate_bytes(job), os.uname().nodename),
             clocks=capture.clocks,
             namespaces=namespaces,
             processes=capture.processes,

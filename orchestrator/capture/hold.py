@@ -177,9 +177,8 @@ class HeldJob:
         outside = []
         for process in self.processes.values():
             for thread in process.threads:
-                for child in read_children(process.host, thread.tid):
-                    if child not in self.processes:
-                        outside.append((process, child))
+                children = read_children(process.host, thread.tid)
+                outside += [(process, child) for child in children if child not in self.processes]
         return outside
 
     def release(self, *, stop: bool = False) -> None:

@@ -14,7 +14,6 @@ from orchestrator.ids import FarAddr, HostPid, ObjectId, Pid, Tid
 from orchestrator.kinds.files.kind import FileTable
 from orchestrator.kinds.memory.capture import CapturedMemory, Mappers, capture_memory
 from orchestrator.kinds.memory.record import AddressSpace, PageRun
-from orchestrator.snapshot import Clocks
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.task import (
     attributes,
@@ -33,6 +32,7 @@ from orchestrator.linux.arch import x86_64 as arch
 from orchestrator.linux.proc_maps import MapLine, read_maps
 from orchestrator.linux.proc_misc import cgroup_of, read_oom_score_adj, read_timers
 from orchestrator.linux.proc_status import read_status
+from orchestrator.snapshot import Clocks
 from orchestrator.tape.build import Played, Tape
 from orchestrator.tape.tracee import Tracee
 
@@ -181,7 +181,7 @@ class JobCapture:
             section = int.from_bytes(area[_RSEQ_CS_OFFSET : _RSEQ_CS_OFFSET + 8], "little")
             if section:
                 content = process.memory.read(FarAddr(section), _RSEQ_CS_SIZE)
-                registers.leave_rseq_section(thread.registers, rseq, area, content)
+                registers.leave_rseq_section(thread.registers, content)
         asked = Asked(Tape(f"{process.name}: ask"))
         answers, tape = asked.answers, asked.tape
         answers["attributes"] = attributes.ask_thread(tape, status, status.name)
@@ -292,4 +292,3 @@ def parents_first(processes: dict[HostPid, HeldProcess]) -> list[HeldProcess]:
     if len(ordered) != len(processes):
         raise CaptureFailed("the processes do not form a tree")
     return ordered
-

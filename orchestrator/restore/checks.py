@@ -8,11 +8,15 @@ from collections.abc import Mapping
 from orchestrator.errors import CannotHonour, PidTaken
 from orchestrator.kinds.files.depot import check_files
 from orchestrator.kinds.files.external import External
+from orchestrator.kinds.files.kind import OpenFile
 from orchestrator.kinds.memory.sysv import SysvSegment, check_segment
+from orchestrator.kinds.sockets.registry import claims_in
+from orchestrator.kinds.sockets.unix_records import UnixAlone
 from orchestrator.kinds.task.filesystem import check_filesystem
 from orchestrator.linux import vdso
 from orchestrator.linux.procfs import read_file
 from orchestrator.linux.xstate import own_xstate_bytes
+from orchestrator.namespaces.mount import MountNamespace, is_remade
 from orchestrator.namespaces.registry import NAMESPACE_KINDS
 from orchestrator.snapshot import Snapshot
 
@@ -21,20 +25,38 @@ def check(snapshot: Snapshot, *, new: frozenset[str], host_pids: bool, inherited
     """Raise the RestoreError that a restore would run into."""
     _check_machine(snapshot)
     if host_pids:
-        check_pids(snapshot)
+        _check_pids(snapshot)
     private = {namespace.kind for namespace in snapshot.namespaces if namespace.private}
     for namespace in snapshot.namespaces:
         check_kind = NAMESPACE_KINDS[namespace.kind].check
         if namespace.private and check_kind is not None and namespace.body is not None:
             check_kind(namespace.body)
-    check_files(snapshot.files)
+    mounts = next((n.body for n in snapshot.namespaces if n.kind == "mnt" and n.private), None)
+    fresh = private | new
+
+    def is_remade_path(path: str | None) -> bool:
+        return isinstance(mounts, MountNamespace) and path is not None and is_remade(mounts, path)
+
+    def is_rebuilt(file: OpenFile) -> bool:
+        needs = claims_in(file.body)
+        return (needs == "net" and "net" in fresh) or is_remade_path(_path_of(file.body))
+
+    check_files(snapshot.files, is_rebuilt)
     for context in snapshot.filesystems:
-        check_filesystem(context)
-    if "ipc" not in private | new:
+        if not is_remade_path(context.working_directory) and not is_remade_path(context.root):
+            check_filesystem(context)
+    if "ipc" not in fresh:
         for record in snapshot.objects:
             if isinstance(record, SysvSegment):
                 check_segment(record)
     _check_externals(snapshot, inherited)
+
+
+def _path_of(body: object) -> str | None:
+    if isinstance(body, UnixAlone):
+        return body.claims.where if body.claims is not None else None
+    path = getattr(body, "path", None)
+    return path if isinstance(path, str) else None
 
 
 def _check_machine(snapshot: Snapshot) -> None:
@@ -52,7 +74,7 @@ def _check_machine(snapshot: Snapshot) -> None:
         )
 
 
-def check_pids(snapshot: Snapshot) -> None:
+def _check_pids(snapshot: Snapshot) -> None:
     """Raise PidTaken if the PIDs must be those of the host and one is in use."""
     for process in snapshot.processes:
         for tid in [process.pid, *(thread.tid for thread in process.threads)]:

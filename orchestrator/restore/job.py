@@ -12,12 +12,18 @@ from dataclasses import dataclass, field
 from orchestrator.errors import CannotHonour, RebuildFailed
 from orchestrator.ids import DepotFd, HostPid, HostTid, ObjectId, Pid, Tid
 from orchestrator.image.reader import ImageFile
-from orchestrator.kinds.files.depot import depot_base, first_holders, lock_table, place_table, rebuild_depot, settle_table
+from orchestrator.kinds.files.depot import (
+    depot_base,
+    first_holders,
+    lock_table,
+    place_table,
+    rebuild_depot,
+    settle_table,
+)
 from orchestrator.kinds.files.kind import Depot
 from orchestrator.kinds.memory.rebuild import Backings
 from orchestrator.kinds.memory.shared import open_shared, seal_shared
 from orchestrator.kinds.memory.sysv import SysvSegment, attach_vma, ensure_segment, finish_segment, segments_of
-from orchestrator.snapshot import Snapshot
 from orchestrator.kinds.task import registers
 from orchestrator.kinds.task.process import Process, Thread
 from orchestrator.linux import ptrace
@@ -30,6 +36,7 @@ from orchestrator.restore.plan import Compiler, Plan, ProcessTapes, add_clone, p
 from orchestrator.restore.play import Actor, Birth, Stage, first_stop, resume
 from orchestrator.restore.surroundings import Surroundings
 from orchestrator.restore.tree import INIT, Node
+from orchestrator.snapshot import Snapshot
 from orchestrator.tape.build import Tape
 from orchestrator.tape.memory import Arena
 
@@ -39,6 +46,7 @@ _MREMAP_MAYMOVE_FIXED = 3
 _CLONE_PARENT = 0x8000
 _EXTRAS = 16
 _PR_SET_NAME = 15
+_PR_SET_CHILD_SUBREAPER = 36
 _MAX_FD = 0xFFFFFFFF
 _NR_MMAP = 9
 _STATUS_FD = 3
@@ -87,9 +95,7 @@ class Restore:
         self._snapshot = snapshot
         self._surroundings = surroundings
         self._given = inherited
-        self._layout = plan_layout(
-            snapshot.memories, depot_base(snapshot.file_tables, snapshot.files), ARENA_BYTES
-        )
+        self._layout = plan_layout(snapshot.memories, depot_base(snapshot.file_tables, snapshot.files), ARENA_BYTES)
         # extras of the kinds (memory objects, unlinked files) lie between the files and our own descriptors
         self._standing = Descriptors(self._layout, len(snapshot.files) + len(snapshot.objects) + _EXTRAS)
         self._seals = Tape("seals")
@@ -158,12 +164,12 @@ class Restore:
             self._check_room(hard)
             stage, seed_actor = self._sow(arena, status_write)
             own_init = plan.tree.origin.process is not None
-            first = self._found(stage, seed_actor, plan, own_init=own_init)
+            first = self._found(stage, seed_actor)
             child = HostPid(first.tracee.tid)
             self._surroundings.inside(stage, first, depot_tape)
             self._grow(stage, first, plan)
             self._finish(stage, plan)
-            self._wake(stage, plan, first, own_init=own_init)
+            self._wake(stage, first, own_init=own_init)
         except BaseException:
             if stage is not None:
                 stage.kill()
@@ -217,14 +223,17 @@ class Restore:
             raise
         return stage, actor
 
-    def _found(self, stage: Stage, seed_actor: Actor, plan: Plan, *, own_init: bool) -> Actor:
+    def _found(self, stage: Stage, seed_actor: Actor) -> Actor:
         """Make the first process inside of the new namespaces, and let the seed go."""
         born: list[Actor] = []
 
         def remember(actor: Actor) -> list[Birth]:
             born.append(actor)
+            if not inside:  # then it has whatever number was free
+                actor.tracee.pid, actor.tracee.vtid = Pid(actor.tracee.tid), Tid(actor.tracee.tid)
             return []
 
+        inside = self._surroundings.new_pid_namespace
         blank = Tape("first process: park vvar and vdso")
         sizes = special_sizes(self._snapshot)
         spans = parked(sizes, self._layout)
@@ -241,7 +250,7 @@ class Restore:
         blank.chdir("/")
         blank.umask(0)
         tape = self._surroundings.clone_tape(stage, seed_actor)
-        add_clone(tape, INIT if self._surroundings.new_pid_namespace else 0, self._surroundings.flags | _CLONE_PARENT, 0)
+        add_clone(tape, INIT if inside else None, self._surroundings.flags | _CLONE_PARENT, 0)
         stage.play(seed_actor, tape, [Birth(Pid(1), Tid(1), blank, remember)])
         first = born[0]
         seed_tid = seed_actor.tracee.tid
@@ -305,7 +314,7 @@ class Restore:
 
         return Birth(pid, thread.tid, tape, born)
 
-    def _wake(self, stage: Stage, plan: Plan, first: Actor, *, own_init: bool) -> None:
+    def _wake(self, stage: Stage, first: Actor, *, own_init: bool) -> None:
         """Give every task its own registers, take the arena away, and let go."""
         unmapped: set[ObjectId] = set()
         stops: dict[HostTid, int] = {}
@@ -344,6 +353,7 @@ class Restore:
         tape.dup3(self._standing.numbers["status"], _STATUS_FD, os.O_CLOEXEC)
         tape.close_range(_STATUS_FD + 1, _MAX_FD, 0)
         tape.prctl(_PR_SET_NAME, b"orch-init\0", 0, 0, 0)
+        tape.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # process 1 of a namespace is one already
         stage.play(first, tape)
         values = first.tracee.registers.copy()
         stack = next(line for line in read_maps(first.tracee.tid) if line.path == b"[stack]")

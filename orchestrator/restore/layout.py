@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from orchestrator.errors import CannotHonour
 from orchestrator.ids import FarAddr
-from orchestrator.kinds.memory.record import AddressSpace
 from orchestrator.kinds.memory.rebuild import Span
+from orchestrator.kinds.memory.record import AddressSpace
 
 PARKING_BYTES = 1 << 20
 _LOWEST, _HIGHEST = 0x1000_0000, 0x7FFE_0000_0000

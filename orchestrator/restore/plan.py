@@ -28,8 +28,8 @@ from orchestrator.kinds.task.process import Process, Thread
 from orchestrator.restore.baseline import Baseline
 from orchestrator.restore.layout import Layout
 from orchestrator.restore.tree import INIT, Node, Tree, plan_tree
-from orchestrator.tape.build import Tape
 from orchestrator.snapshot import Snapshot
+from orchestrator.tape.build import Tape
 
 _CLONE_ARGS = struct.Struct("<11Q")
 _THREAD_FLAGS = 0x100 | 0x200 | 0x400 | 0x800 | 0x10000 | 0x40000  # VM FS FILES SIGHAND THREAD SYSVSEM
@@ -81,16 +81,12 @@ class Plan:
                     yield from (f"  {line}" for line in tape.entries())
 
 
-def clone_arguments(pid: int, flags: int, exit_signal: int) -> tuple[bytes, bytes]:
-    """Build the struct clone_args that asks for one process id, and the set_tid array behind its pointer."""
-    return _CLONE_ARGS.pack(flags, 0, 0, 0, exit_signal, 0, 0, 0, 0, 1, 0), pid.to_bytes(8, "little")
-
-
-def add_clone(tape: Tape, pid: int, flags: int, exit_signal: int) -> None:
-    """Add a clone3 entry that makes task ``pid``."""
-    fixed, set_tid = clone_arguments(pid, flags, 0 if flags & _CLONE_PARENT else exit_signal)
-    arguments = tape.block(fixed)
-    tape.point(arguments, 8 * 8, tape.block(set_tid))
+def add_clone(tape: Tape, pid: int | None, flags: int, exit_signal: int) -> None:
+    """Add a clone3 entry that makes task ``pid``, or one with any number. See struct clone_args in clone(2)."""
+    exit_signal = 0 if flags & _CLONE_PARENT else exit_signal
+    arguments = tape.block(_CLONE_ARGS.pack(flags, 0, 0, 0, exit_signal, 0, 0, 0, 0, int(pid is not None), 0))
+    if pid is not None:
+        tape.point(arguments, 8 * 8, tape.block(pid.to_bytes(8, "little")))
     tape.clone3(arguments, _CLONE_ARGS.size)
 
 
@@ -152,9 +148,7 @@ class Compiler:
         if memory is None or not self._memory_before(creator, node):
             return self._inherited(creator)
         special = {v.backing: Span(v.start, v.end) for v in memory.vmas if v.backing in _SPECIAL_ORDER}
-        return Inherited(
-            memory.vmas, special, self._layout.keep_out, self._layout.parking, memory.executable, memory
-        )
+        return Inherited(memory.vmas, special, self._layout.keep_out, self._layout.parking, memory.executable, memory)
 
     def _memory_before(self, creator: Node, node: Node) -> bool:
         for step in self._steps(creator):
@@ -275,4 +269,3 @@ def _end_as(process: Process) -> Tape:
     tape.rt_sigprocmask(_SIG_UNBLOCK, (1 << number - 1).to_bytes(8, "little"), 0, 8)
     tape.kill(process.pid, number)
     return tape
-

@@ -175,9 +175,7 @@ class Stage:
         self.actors.clear()
 
 
-def resume(
-    tracee: Tracee, registers: bytes, xstate: bytes, sigmask: int, unmap: tuple[int, int, int] | None
-) -> None:
+def resume(tracee: Tracee, registers: bytes, xstate: bytes, sigmask: int, unmap: tuple[int, int, int] | None) -> None:
     """Give a task the registers of the image; it still stands still.
 
     ``unmap``: (address of a system-call instruction that stays mapped, start, size): the arena is

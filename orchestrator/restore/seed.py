@@ -28,7 +28,7 @@ _R, _W, _X = 4, 2, 1
 
 
 def elf() -> bytes:
-    """Build the program: an ELF header, two program headers, two pieces of code. See elf(5)."""
+    """Return the program: headers, and two pieces of code. See the manual page of the ELF format."""
     header = _EHDR.pack(
         b"\x7fELF\x02\x01\x01", 2, arch.ELF_MACHINE, 1, PAUSE, _EHDR.size, 0, 0, _EHDR.size, _PHDR.size, 2, 0, 0, 0
     )

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.ids import HostPid
 from orchestrator.kinds.files.kind import Depot
-from orchestrator.snapshot import Clocks
 from orchestrator.kinds.task.process import Process
 from orchestrator.linux.nsfs import CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWTIME
 from orchestrator.namespaces.registry import NAMESPACE_KINDS
-from orchestrator.namespaces.time import TimeNamespace, offsets
+from orchestrator.namespaces.time import TimeNamespace, initial_clocks, offsets
 from orchestrator.restore.play import Actor, Stage
 from orchestrator.restore.tree import Node
+from orchestrator.snapshot import Clocks
 from orchestrator.tape.build import Tape
-
-_NSEC = 1_000_000_000
 
 
 class Surroundings:
@@ -68,7 +65,8 @@ class Surroundings:
             tape.unshare(CLONE_NEWTIME)
             stage.play(seed, tape)
             record = TimeNamespace(monotonic_ns=self._clocks.monotonic, boottime_ns=self._clocks.boottime)
-            text = offsets(record, time.clock_gettime_ns(time.CLOCK_MONOTONIC), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+            now = initial_clocks()
+            text = offsets(record, now.monotonic_ns, now.boottime_ns)
             fd = os.open(f"/proc/{seed.tracee.tid}/timens_offsets", os.O_WRONLY | os.O_CLOEXEC)
             try:
                 os.write(fd, text)
@@ -77,7 +75,11 @@ class Surroundings:
         return Tape("seed: clone process 1")
 
     def before_depot(self, depot: Depot) -> None:
-        """Nothing yet."""
+        """Let private namespaces put what they hold into the depot: segments, files of a tmpfs."""
+        for kind, handler in NAMESPACE_KINDS.items():
+            record = self._records.get(kind)
+            if handler.fill is not None and record is not None and record.private and record.body is not None:
+                handler.fill(record.body, depot)
 
     def inside(self, stage: Stage, first: Actor, depot: Tape) -> None:
         """Rebuild the namespaces in process 1, then open everything."""

@@ -71,7 +71,7 @@ def _text(value: bytes, *, is_path: bool) -> str:
     return f'"{shown}"' + ("..." if len(value) > _SHOWN_BYTES else "")
 
 
-def _argument(kind: str, value: int) -> str:  # noqa: PLR0911 - one line a kind
+def _argument(kind: str, value: int) -> str:
     signed = value - (1 << 64) if value >= 1 << 63 else value
     match kind:
         case "dirfd":

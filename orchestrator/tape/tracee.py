@@ -27,6 +27,9 @@ _SIGINFO_HEAD = struct.Struct("<iiiiii")  # si_signo, si_errno, si_code, pad, si
 _STOP_SIGNALS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 
 
+_NOWHERE = FarAddr(0)
+
+
 class TaskGone(Exception):
     """A task ended while it was traced."""
 
@@ -58,11 +61,12 @@ class Tracee:
     """A stopped task. ``registers`` and ``sigmask`` are the task's own, not those of a tape."""
 
     __slots__ = (
-        "_extra_signals", "_playing", "memory", "pid", "registers", "sigmask", "stone_at", "stopped_by", "syscall_at", "tid", "vtid", "xstate",
+        "_extra_signals", "_playing", "memory", "pid", "registers", "sigmask", "stone_at",
+        "stopped_by", "syscall_at", "tid", "vtid", "xstate",
     )  # fmt: skip
 
     def __init__(
-        self, tid: HostTid, pid: Pid, vtid: Tid, memory: Memory, syscall_at: FarAddr, stone_at: FarAddr = FarAddr(0)
+        self, tid: HostTid, pid: Pid, vtid: Tid, memory: Memory, syscall_at: FarAddr, stone_at: FarAddr = _NOWHERE
     ) -> None:
         self.tid = tid
         self.pid = pid

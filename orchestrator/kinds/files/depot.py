@@ -7,7 +7,7 @@ The order of a restore: :func:`rebuild_depot` in the first process; forks; :func
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.ids import DepotFd, ObjectId
@@ -33,8 +33,12 @@ def depot_base(tables: Iterable[FileTable], files: Iterable[OpenFile]) -> int:
     return highest + 2  # one is left for what a table that is full opens in passing
 
 
-def check_files(files: Sequence[OpenFile]) -> None:
-    """Check, before anything is restored, that what the files need is here. Raises RestoreErrors."""
+def check_files(files: Sequence[OpenFile], is_rebuilt: Callable[[OpenFile], bool] = lambda _: False) -> None:
+    """Check, before anything is restored, that what the files need is here. Raises RestoreErrors.
+
+    ``is_rebuilt`` says of a file that it lies in a mount or needs a namespace that the restore makes.
+    """
+    files = [file for file in files if not is_rebuilt(file)]
     written = {file.body.path for file in files if isinstance(file.body, NamedFile) and file.flags & _WRITE_ACCESS}
     for file in files:
         check = kind_of(file).check

@@ -16,7 +16,7 @@ PAGE = 4096
 _SPECIAL = {
     b"[vdso]": "vdso", b"[vvar]": "vvar", b"[vvar_vclock]": "vvar_vclock", b"[vsyscall]": "vsyscall",
 }  # fmt: skip
-_REMADE_FLAGS = frozenset(("gd", "lo", "dc", "wf", "dd", "hg", "nh", "mg", "nr", "sr", "rr", "sl"))
+_REMADE_FLAGS = frozenset(("gd", "lo", "lf", "dc", "wf", "dd", "hg", "nh", "mg", "nr", "sr", "rr", "sl"))
 _REFUSED_FLAGS = {
     "ht": "huge pages of hugetlbfs",
     "um": "registered with userfaultfd (missing pages)",
@@ -161,7 +161,16 @@ def _capture_vma(
         else:
             runs += placer.place(memory, start, end, readable=bool(line.prot & 1))
     return Vma(
-        line.start, line.end, line.prot, False, backing, line.offset if of >= 0 else 0, of, kept, tuple(runs), tuple(guards)
+        line.start,
+        line.end,
+        line.prot,
+        False,
+        backing,
+        line.offset if of >= 0 else 0,
+        of,
+        kept,
+        tuple(runs),
+        tuple(guards),
     )
 
 

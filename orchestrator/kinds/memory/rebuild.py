@@ -22,6 +22,7 @@ assert _MM_MAP.size == 104
 _IOVEC = struct.Struct("<QQ")
 _IOV_MAX = 1024
 _STEP = 1 << 20
+_MLOCK_ONFAULT = 1
 _SPECIAL = ("vvar", "vvar_vclock", "vdso")
 _CANNOT_INHERIT = frozenset(("dc", "wf"))
 _TOP = 0x7FFF_FFFF_F000
@@ -179,7 +180,7 @@ def _rebuild_vma(tape: Tape, vma: Vma, kept: Sequence[Span], before: Sequence[Vm
         if flag in _MADVICE:
             tape.madvise(vma.start, vma.end - vma.start, _MADVICE[flag])
     if "lo" in vma.flags:
-        tape.mlock2(vma.start, vma.end - vma.start, 0)
+        tape.mlock2(vma.start, vma.end - vma.start, _MLOCK_ONFAULT if "lf" in vma.flags else 0)
 
 
 def _overlap(vma: Vma, spans: Sequence[Span]) -> bool:

@@ -23,7 +23,7 @@ from orchestrator.kinds.sockets.options import (
     write_options,
 )
 from orchestrator.kinds.sockets.refused import Refused
-from orchestrator.kinds.sockets.tcp_ended import TcpEnded, capture_ended
+from orchestrator.kinds.sockets.tcp_ended import CUT, TcpEnded, capture_ended
 from orchestrator.linux.sockdiag import TCP_CLOSE, TCP_LISTEN
 
 TCP_MAXSEG = 2
@@ -80,17 +80,18 @@ def capture_tcp(view: FdView, scope: Scope) -> TcpSocket | TcpEnded | None:
     """Record a TCP socket that has no connection."""
     try:
         with borrow(view.local) as sock:
-            return _capture(view, sock)
+            return _capture(view, scope, sock)
     except Refused as refusal:
         scope.unsupported(view.pid, view.what, f"a TCP socket: {refusal.reason}", refusal.hint)
         return None
 
 
-def _capture(view: FdView, sock: socket.socket) -> TcpSocket | TcpEnded:
+def _capture(view: FdView, scope: Scope, sock: socket.socket) -> TcpSocket | TcpEnded:
     family = sock.getsockopt(SOL_SOCKET, socket.SO_DOMAIN)
     state, *_, waiting, backlog = _tcp_info_head.unpack(sock.getsockopt(SOL_TCP, TCP_INFO, _tcp_info_head.size))
-    if state == TCP_LISTEN and waiting:
-        raise Refused(f"{waiting} connections to it are not accepted yet")
+    if state == TCP_LISTEN and waiting and CUT not in scope.externals:
+        hint = f"try again, or let a restored job do without them by --external {CUT}"
+        raise Refused(f"{waiting} connections to it are not accepted yet", hint)
     ready = poll_now(sock.fileno(), select.POLLRDHUP) if state == TCP_CLOSE else 0
     if ready & select.POLLERR:
         raise Refused("its connection has failed, and the error waits to be reported")

@@ -37,9 +37,7 @@ def check_filesystem(context: FilesystemContext) -> None:
     """Raise FileMissing unless the directories are there."""
     for path in (context.working_directory, context.root):
         if not os.path.isdir(path):
-            raise FileMissing(
-                f"the job's directory {path} is gone", hint="make it again, or restore where it exists"
-            )
+            raise FileMissing(f"the job's directory {path} is gone", hint="make it again, or restore where it exists")
 
 
 def tell_filesystem(tape: Tape, wanted: FilesystemContext, before: FilesystemContext) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from orchestrator.linux import ptrace
 from orchestrator.linux.arch import x86_64 as arch
 from orchestrator.linux.syscalls import SYSCALLS
 
@@ -42,13 +41,11 @@ def for_image(registers: list[int]) -> bytes:
     return arch.pack_registers(registers)
 
 
-def leave_rseq_section(registers: list[int], rseq: ptrace.RseqConfiguration, area: bytes, section: bytes) -> None:
+def leave_rseq_section(registers: list[int], section: bytes) -> None:
     """Move a thread stopped inside of a restartable sequence to its abort handler, as the kernel would.
 
-    ``area``: struct rseq at rseq.address; ``section``: the struct rseq_cs it points to, or b"".
+    ``section``: the struct rseq_cs (32 bytes) that its struct rseq points to.
     """
-    if len(section) < 32:
-        return
     start = int.from_bytes(section[8:16], "little")
     length = int.from_bytes(section[16:24], "little")
     abort = int.from_bytes(section[24:32], "little")

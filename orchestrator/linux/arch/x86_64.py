@@ -254,9 +254,7 @@ def build_sigframe(address: int, registers: list[int], xstate: bytes, sigmask: i
     """
     r = registers
     fpstate = address + (UCONTEXT_SIZE + SIGINFO_SIZE + 63 & ~63)
-    head = _UCONTEXT_FIXED.pack(
-        _UC_FP_XSTATE | _UC_SIGCONTEXT_SS | _UC_STRICT_RESTORE_SS, 0, 0, _KEEP_ALTSTACK, 0, 0
-    )
+    head = _UCONTEXT_FIXED.pack(_UC_FP_XSTATE | _UC_SIGCONTEXT_SS | _UC_STRICT_RESTORE_SS, 0, 0, _KEEP_ALTSTACK, 0, 0)
     context = _SIGCONTEXT.pack(
         r[9], r[8], r[7], r[6], r[3], r[2], r[1], r[0],  # r8..r15
         r[14], r[13], r[4], r[5], r[12], r[10], r[11], r[19], r[16], r[18],  # rdi..eflags
