@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import os
 import socket
@@ -521,6 +522,23 @@ def test_options(holders: Holders) -> None:
         again, _ = capture([holders.start({100: got})])
         after = object_of(again, only_file(again))
     assert {**asdict(after), "ino": 0} == {**asdict(record), "ino": 0}
+
+
+def test_classic_bpf_filter(holders: Holders) -> None:
+    a, b = socket.socketpair(UNIX, DGRAM)
+    # ldb [0]; jeq #'k', keep all; drop
+    program = [(0x30, 0, 0, 0), (0x15, 0, 1, ord("k")), (0x06, 0, 0, 0xFFFFFFFF), (0x06, 0, 0, 0)]
+    raw = array.array("B", b"".join(struct.pack("=HBBI", *line) for line in program))
+    b.setsockopt(socket.SOL_SOCKET, 26, struct.pack("=H6xQ", len(program), raw.buffer_info()[0]))
+    b.setsockopt(socket.SOL_SOCKET, 44, 1)
+    a.send(b"kept")
+    image, _ = capture([holders.start({100: a, 101: b})])
+    close(a, b)
+    with rebuilt(image) as (table,):
+        with contextlib.suppress(OSError):
+            table[100].send(b"dropped")
+        table[100].send(b"k2")
+        assert everything(table[101]) == [b"kept", b"k2"]
 
 
 def asdict(record: object) -> dict[str, object]:

@@ -15,7 +15,7 @@ from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.sockets.borrow import borrow, is_socket, poll_now
 from orchestrator.kinds.sockets.census import external_hint
 from orchestrator.kinds.sockets.option_table import SOL_NETLINK, SOL_SOCKET
-from orchestrator.kinds.sockets.options import SocketOptions, capture_options, has_filter, set_int, write_dress
+from orchestrator.kinds.sockets.options import SocketOptions, capture_options, set_int, write_dress
 from orchestrator.kinds.sockets.refused import Refused
 
 _NETLINK_ADD_MEMBERSHIP = 1
@@ -67,8 +67,6 @@ def _capture(view: FdView, sock: socket.socket) -> NetlinkSocket:
         raise Refused("an error waits in it to be reported")
     if ready & select.POLLIN:
         raise Refused("messages wait in it that were not received yet", "try again")
-    if has_filter(sock):
-        raise Refused("a BPF program filters what it receives")
     mask = sock.getsockopt(SOL_NETLINK, _NETLINK_LIST_MEMBERSHIPS, _MOST_GROUPS_BYTES)
     return NetlinkSocket(
         view.stat.st_ino,

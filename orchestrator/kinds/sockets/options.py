@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import os
 import socket
 import struct
 from collections.abc import Sequence
+from functools import cache
 
 from orchestrator.kinds.record import Record
-from orchestrator.kinds.sockets.option_table import OPTIONS, SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_TCP
+from orchestrator.kinds.sockets.option_table import OPTIONS, SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_TCP, Row
+from orchestrator.kinds.sockets.refused import Refused
 from orchestrator.tape.build import Tape
 
 SO_BUF_LOCK = 72
 SO_SNDBUFFORCE = 32
 SO_RCVBUFFORCE = 33
 _SO_GET_FILTER = 26
+_SO_ATTACH_FILTER = 26
 TCP_CONGESTION = 13
 TCP_ULP = 31
+_FILTER_BYTES = 8
+_sock_fprog = struct.Struct("=H6xQ")
+assert _sock_fprog.size == 16
 _ABSENT = (errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EINVAL)
+_getsockopt = ctypes.CDLL(None, use_errno=True).getsockopt
 
 
 class Option(Record, frozen=True, array_like=True):
@@ -36,18 +45,14 @@ class SocketOptions(Record, frozen=True):
     buffer_locks: int
     """SO_BUF_LOCK: which of the two were chosen and must not be tuned by the kernel; -1 where it cannot tell."""
     others: list[Option]
+    filter: bytes = b""
+    """The classic BPF program (struct sock_filter) that filters what it receives."""
 
 
 def capture_options(sock: socket.socket, *levels: int) -> SocketOptions:
-    """Read every option of SOL_SOCKET and these levels that differs from a fresh socket's."""
+    """Read every option of SOL_SOCKET and these levels that differs from a fresh socket's. May raise Refused."""
     others = []
-    for row in OPTIONS:
-        if row.level != SOL_SOCKET and row.level not in levels:
-            continue
-        if row.name == "IP_MULTICAST_ALL" and SOL_IPV6 in levels:
-            continue  # IPV6_MULTICAST_ALL is the one that counts there
-        if "MULTICAST" in row.name and SOL_TCP in levels:
-            continue  # accepted sockets show other values, and streams cannot set them
+    for row in _rows(levels):
         value = _read(sock, row.level, row.number, len(row.fresh))
         if value is not None and value != row.fresh:
             others.append(Option(row.level, row.number, value))
@@ -60,7 +65,21 @@ def capture_options(sock: socket.socket, *levels: int) -> SocketOptions:
         sock.getsockopt(SOL_SOCKET, socket.SO_RCVBUF),
         -1 if locks is None else int.from_bytes(locks, "little"),
         others,
+        read_filter(sock),
     )
+
+
+@cache
+def _rows(levels: tuple[int, ...]) -> tuple[Row, ...]:
+    """Return the options to ask for."""
+    rows = [row for row in OPTIONS if row.level == SOL_SOCKET or row.level in levels]
+    if SOL_TCP in levels:
+        # Accepted sockets show other values of these, and streams cannot set them.
+        rows = [row for row in rows if "MULTICAST" not in row.name]
+    elif SOL_IPV6 in levels:
+        # IPV6_MULTICAST_ALL is the one that counts there.
+        rows = [row for row in rows if row.name != "IP_MULTICAST_ALL"]
+    return tuple(rows)
 
 
 def _read(sock: socket.socket, level: int, number: int, size: int) -> bytes | None:
@@ -79,7 +98,9 @@ def set_int(tape: Tape, fd: int, level: int, number: int, value: int, *, may_fai
 
 
 def write_options(tape: Tape, fd: int, options: SocketOptions, skip: Sequence[tuple[int, int]] = ()) -> None:
-    """Set all options but the buffers' sizes and those in ``skip``."""
+    """Set all options but the buffers' sizes and those in ``skip``, and the filter."""
+    if options.filter:
+        write_filter(tape, fd, options.filter)  # before it may be locked
     for option in options.others:
         if (option.level, option.number) not in skip:
             tape.setsockopt(fd, option.level, option.number, option.value, len(option.value))
@@ -102,13 +123,25 @@ def write_dress(tape: Tape, fd: int, options: SocketOptions, owner: tuple[int, i
         tape.fchown(fd, *owner)
 
 
-def has_filter(sock: socket.socket) -> bool:
-    """Whether a BPF program filters what the socket receives. See socket(7), SO_ATTACH_FILTER."""
-    import ctypes
-
+def read_filter(sock: socket.socket) -> bytes:
+    """Return the classic BPF program that filters what a socket receives. Raises Refused for an eBPF one."""
     # Python's own getsockopt cannot ask: this option counts in instructions, not in bytes.
     length = ctypes.c_uint32(0)
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.getsockopt(sock.fileno(), SOL_SOCKET, _SO_GET_FILTER, None, ctypes.byref(length)) == 0:
-        return length.value > 0
-    return ctypes.get_errno() == errno.EACCES  # an eBPF program, which cannot be read back
+    if _getsockopt(sock.fileno(), SOL_SOCKET, _SO_GET_FILTER, None, ctypes.byref(length)) != 0:
+        number = ctypes.get_errno()
+        if number in (errno.EACCES, errno.EPERM):
+            raise Refused("an eBPF program filters what it receives, which cannot be read back")
+        raise OSError(number, os.strerror(number))
+    if not length.value:
+        return b""
+    program = ctypes.create_string_buffer(length.value * _FILTER_BYTES)
+    if _getsockopt(sock.fileno(), SOL_SOCKET, _SO_GET_FILTER, program, ctypes.byref(length)) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return program.raw
+
+
+def write_filter(tape: Tape, fd: int, program: bytes) -> None:
+    """Attach a classic BPF program again."""
+    header = tape.block(_sock_fprog.pack(len(program) // _FILTER_BYTES, 0))
+    tape.point(header, 8, tape.block(program))
+    tape.setsockopt(fd, SOL_SOCKET, _SO_ATTACH_FILTER, header, _sock_fprog.size)

@@ -18,7 +18,6 @@ from orchestrator.kinds.sockets.options import (
     Option,
     SocketOptions,
     capture_options,
-    has_filter,
     write_buffers,
     write_options,
 )
@@ -95,8 +94,6 @@ def _capture(view: FdView, scope: Scope, sock: socket.socket) -> TcpSocket | Tcp
     ready = poll_now(sock.fileno(), select.POLLRDHUP) if state == TCP_CLOSE else 0
     if ready & select.POLLERR:
         raise Refused("its connection has failed, and the error waits to be reported")
-    if has_filter(sock):
-        raise Refused("a BPF program filters what it receives")
     if ready & select.POLLRDHUP:
         return capture_ended(view, sock, levels(family), reset=False)
     options = capture_options(sock, *levels(family))

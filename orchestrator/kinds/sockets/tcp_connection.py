@@ -19,7 +19,6 @@ from orchestrator.kinds.sockets.options import (
     TCP_ULP,
     SocketOptions,
     capture_options,
-    has_filter,
     set_int,
     write_buffers,
     write_options,
@@ -91,8 +90,6 @@ def _capture(view: FdView, scope: Scope, sock: socket.socket) -> TcpConnection |
         raise Refused("an error waits in it to be reported")
     if sock.getsockopt(SOL_TCP, TCP_ULP, 16).rstrip(b"\0"):
         raise Refused("the kernel encrypts it (TLS)")
-    if has_filter(sock):
-        raise Refused("a BPF program filters what it receives")
     peers = TcpPeers.of(scope, view.pid)
     if CUT in scope.externals and not peers.is_inside(local, remote):
         return capture_ended(view, sock, levels(family), reset=True)

@@ -12,7 +12,7 @@ from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.sockets.borrow import borrow, poll_now
 from orchestrator.kinds.sockets.inet_address import InetAddress, check_port, own_address, remote_address
 from orchestrator.kinds.sockets.option_table import SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_UDP
-from orchestrator.kinds.sockets.options import SocketOptions, capture_options, has_filter, write_buffers, write_options
+from orchestrator.kinds.sockets.options import SocketOptions, capture_options, write_buffers, write_options
 from orchestrator.kinds.sockets.refused import Refused
 from orchestrator.kinds.sockets.udp_queue import Datagram, peek_datagrams, write_datagrams
 
@@ -55,8 +55,6 @@ def _capture(view: FdView, sock: socket.socket) -> UdpSocket:
     ready = poll_now(sock.fileno(), select.POLLIN)
     if ready & select.POLLERR:
         raise Refused("an error waits in it to be reported")
-    if has_filter(sock):
-        raise Refused("a BPF program filters what it receives")
     queue = peek_datagrams(sock) if ready & select.POLLIN else []
     if queue and sock.getsockopt(SOL_SOCKET, socket.SO_BINDTODEVICE, 16):
         raise Refused("datagrams wait in it, and it is bound to an interface", "try again")

@@ -14,7 +14,7 @@ from orchestrator.kinds.files.kind import FdView
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.sockets.borrow import borrow, peer_credentials, poll_now, unsent_bytes
 from orchestrator.kinds.sockets.census import Captured, Census, Leak
-from orchestrator.kinds.sockets.options import capture_options, has_filter
+from orchestrator.kinds.sockets.options import capture_options
 from orchestrator.kinds.sockets.refused import Refused
 from orchestrator.kinds.sockets.unix_name import capture_name, own_address, peer_address, shown_address
 from orchestrator.kinds.sockets.unix_queue import Credentials, Message, job_credentials, peek_queue
@@ -31,8 +31,6 @@ def capture_unix(view: FdView, scope: Scope) -> UnixPairEnd | UnixAlone | None:
         return None
     try:
         with borrow(view.local) as sock:
-            if has_filter(sock):
-                raise Refused("a BPF program filters what it receives")
             return _Capture(view, sock, diag, scope, census).record()
     except Refused as refusal:
         _refuse(view, scope, diag, refusal)
