@@ -29,6 +29,7 @@ from orchestrator.kinds.files.depot import (
     settle_table,
 )
 from orchestrator.kinds.files.kind import Depot, Descriptor, FileTable, OpenFile
+from orchestrator.kinds.files.references import check_references
 from orchestrator.kinds.files.registry import FileObject, FileRecord
 from orchestrator.kinds.files.table import FileCollector
 from orchestrator.kinds.memory.shared import open_shared, seal_shared
@@ -169,6 +170,7 @@ def captured(
                         os.pwrite(file.fileno(), part, PAGES_AT + extent.at + done)
                         done += len(part)
         encode = msgspec.msgpack.encode
+        check_references(collector.files, collector.tables, scope.objects, scope.layout.length)
         yield Image(
             msgspec.msgpack.decode(encode(collector.files), type=list[FileRecord]),
             msgspec.msgpack.decode(encode(scope.objects), type=list[FileObject]),

@@ -14,9 +14,11 @@ from orchestrator.kinds.files.eventfd import EventFd
 from orchestrator.kinds.files.external import External
 from orchestrator.kinds.files.kind import Depot, Descriptor, FileTable, OpenFile
 from orchestrator.kinds.files.pipe import PipeBuffer, PipeEnd
+from orchestrator.kinds.files.references import check_references
 from orchestrator.kinds.files.registry import KINDS, FileBody, FileObject, FileRecord, kind_of
 from orchestrator.kinds.files.timerfd import TimerFd
-from orchestrator.kinds.record import Record
+from orchestrator.kinds.memory.shared import SharedMemory
+from orchestrator.kinds.record import Content, Extent, Record
 from orchestrator.kinds.sockets.unknown import OtherSocket
 from orchestrator.tape.build import Tape
 
@@ -124,3 +126,34 @@ def test_tables_are_placed_and_settled_once() -> None:
 def test_kinds_are_found_by_their_records() -> None:
     assert kind_of(file(0, EventFd(0, False))).name == "eventfd"
     assert kind_of(file(0, External("stdio[0]"))).name == "external file"
+
+
+def test_records_must_fit_together() -> None:
+    pipe, poll = file(0, PipeEnd(ObjectId(0))), file(1, EventPoll([Registration(ObjectId(0), 4, 1, 0)]))
+    table = FileTable(ObjectId(0), [Descriptor(0, ObjectId(0), False), Descriptor(1, ObjectId(1), True)])
+    objects: list[Record] = [PipeBuffer(4096, []), SharedMemory(None, Content(8192, [Extent(4096, 4096, 0)]))]
+    check_references([pipe, poll], [table], objects, 4096)
+    replace = msgspec.structs.replace
+    shared = SharedMemory(None, Content(8192, [Extent(4096, 8192, 0)]))
+    wrong: list[tuple[list[OpenFile], FileTable, list[Record], int, str]] = [
+        ([poll, pipe], table, objects, 4096, "calls itself"),
+        ([file(0, PipeEnd(ObjectId(2))), poll], table, objects, 4096, "open file 0 .* object 2"),
+        ([file(0, PipeEnd(ObjectId(-1))), poll], table, objects, 4096, "object -1"),
+        ([file(0, PipeEnd(ObjectId(1))), poll], table, objects, 4096, "not what it needs"),
+        ([replace(pipe, position=-1), poll], table, objects, 4096, "position -1"),
+        ([pipe], table, objects, 4096, "refers to open file 1, and there are 1"),
+        (
+            [pipe, file(1, EventPoll([Registration(ObjectId(5), 4, 1, 0)]))],
+            table,
+            objects,
+            4096,
+            "epoll 1 .* refers to open file 5",
+        ),
+        ([pipe, poll], FileTable(ObjectId(0), [Descriptor(-3, ObjectId(0), False)]), objects, 4096, "descriptor -3"),
+        ([pipe, poll], FileTable(ObjectId(0), [Descriptor(3, ObjectId(0), False)] * 2), objects, 4096, "twice"),
+        ([pipe, poll], table, objects, 0, r"object 1 \(SharedMemory\)"),
+        ([pipe, poll], table, [objects[0], shared], 1 << 20, "contents where there are none"),
+    ]
+    for files, one, things, page_bytes, message in wrong:
+        with pytest.raises(ImageCorrupt, match=message):
+            check_references(files, [one], things, page_bytes)
