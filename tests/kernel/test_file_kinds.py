@@ -21,7 +21,7 @@ import msgspec
 import pytest
 
 from harness.replay import Image, Process, Target, captured, replayed
-from orchestrator.errors import CannotHonour, FileChanged, FileMissing
+from orchestrator.errors import CannotHonour, FileChanged, FileMissing, ResourceTaken
 from orchestrator.ids import FarAddr, ObjectId
 from orchestrator.kinds.files.depot import check_files
 from orchestrator.kinds.files.eventfd import try_semaphore
@@ -969,6 +969,26 @@ def test_locks_are_taken_again(tmp_path: Path) -> None:
             fcntl.lockf(mine, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, 1000)
             fcntl.lockf(mine, fcntl.LOCK_EX | fcntl.LOCK_NB, 10, 15)
         assert "POSIX" in process.fdinfo(8)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_lock_that_somebody_has_taken_meanwhile(tmp_path: Path, whole: bool) -> None:
+    path = tmp_path / "locked"
+    path.write_bytes(bytes(100))
+
+    def setup() -> None:
+        fd = os.open(path, os.O_RDWR)
+        if whole:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        else:
+            fcntl.fcntl(fd, F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 60, 7, 0))
+
+    original = Process(setup)
+    with contextlib.closing(original), captured([original], tmp_path / "image") as image:
+        with pytest.raises(ResourceTaken, match=re.escape(str(path))):
+            check_files(image.files)
+        original.close()
+        check_files(image.files)
 
 
 def test_signals_of_files_keep_their_owner(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from orchestrator.kinds.record import Record
 from orchestrator.tape.build import Tape
 
-F_OFD_SETLK = 37
+F_OFD_GETLK, F_OFD_SETLK = 36, 37
 _SEEK_SET = os.SEEK_SET
 _flock = struct.Struct("=hh4xqqi4x")
 assert _flock.size == 32
@@ -64,6 +64,28 @@ def take_file_locks(tape: Tape, fd: int, locks: tuple[FileLock, ...]) -> None:
             tape.flock(fd, (fcntl.LOCK_SH if lock.type == fcntl.F_RDLCK else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         else:
             tape.fcntl(fd, F_OFD_SETLK, _flock.pack(lock.type, _SEEK_SET, lock.start, lock.length, 0))
+
+
+def conflicting(path: str, locks: tuple[FileLock, ...]) -> FileLock | None:
+    """Return the first of these locks that somebody has who would be in the way now."""
+    if not locks:
+        return None
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        return next((lock for lock in locks if _is_taken(fd, lock)), None)
+    finally:
+        os.close(fd)
+
+
+def _is_taken(fd: int, lock: FileLock) -> bool:
+    if not lock.whole:
+        asked = _flock.pack(lock.type, _SEEK_SET, lock.start, lock.length, 0)
+        return bool(_flock.unpack(fcntl.fcntl(fd, F_OFD_GETLK, asked))[0] != fcntl.F_UNLCK)
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_SH if lock.type == fcntl.F_RDLCK else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False  # closing gives it back
 
 
 def take_posix_locks(tape: Tape, locks: tuple[PosixLock, ...]) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import stat
 
-from orchestrator.errors import FileChanged, FileMissing
+from orchestrator.errors import FileChanged, FileMissing, ResourceTaken
 from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile
+from orchestrator.kinds.files.locks import conflicting
 from orchestrator.kinds.files.reopening import AT_FDCWD, open_flags, seek
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
@@ -112,6 +113,12 @@ def _check(file: OpenFile) -> None:
         raise FileChanged(
             f"{body.path}, which the job has open, was {body.size} bytes long and has {status.st_size} now",
             hint="put the old contents back",
+        )
+    lock = conflicting(body.path, file.locks)
+    if lock is not None:
+        raise ResourceTaken(
+            f"{body.path} is locked by somebody else, and the job had a lock on it that does not go along",
+            hint="/proc/locks tells who it is; end that process first",
         )
 
 
