@@ -13,6 +13,9 @@ from orchestrator.kinds.sockets.creators import is_private, peers_inside
 from orchestrator.kinds.sockets.holders import in_net_namespace, socket_holders
 from orchestrator.linux import sockdiag
 
+CUT_UNIX = "unix"
+"""How --external allows that connections with the outside are cut."""
+
 
 @dataclass(slots=True)
 class Captured:
@@ -92,7 +95,7 @@ class Census:
                 leak.holder.pid,
                 leak.holder.what,
                 f"its other end, socket:[{leak.needs}], is held by {who}, outside of the job",
-                external_hint(leak.ino),
+                f"--external {CUT_UNIX} lets a restored job find all such ends closed",
             )
 
     def _find_creators(self) -> None:

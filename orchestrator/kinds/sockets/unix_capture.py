@@ -13,7 +13,7 @@ from orchestrator.ids import ObjectId
 from orchestrator.kinds.files.kind import FdView
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.sockets.borrow import borrow, peer_credentials, poll_now, unsent_bytes
-from orchestrator.kinds.sockets.census import Captured, Census, Leak
+from orchestrator.kinds.sockets.census import CUT_UNIX, Captured, Census, Leak
 from orchestrator.kinds.sockets.options import capture_options
 from orchestrator.kinds.sockets.refused import Refused
 from orchestrator.kinds.sockets.unix_name import capture_name, own_address, peer_address, shown_address
@@ -92,7 +92,7 @@ class _Capture:
             number = int(diag.ino > other)
             pair_id = self.scope.object("unix-pair", min(diag.ino, other), lambda _: UnixPair(diag.type, (None, None)))
             captured = self._captured(pair_id)
-            self.census.leaks.append(Leak(captured, diag.ino, other, lambda found: found is not None))
+            self.census.leaks.append(Leak(captured, diag.ino, other, partial(self._tie, pair_id)))
         else:
             number = 0
             lost = UnixPair(diag.type, (None, None), peer_address(self.sock), bool(error))
@@ -104,6 +104,18 @@ class _Capture:
         self.scope.objects[pair_id] = msgspec.structs.replace(pair, ends=ends)
         self._look_later(lambda queue: _change_end(self.scope, pair_id, number, queue=queue))
         return UnixPairEnd(pair_id, number)
+
+    def _tie(self, pair_id: ObjectId, other: ObjectId | None) -> bool:
+        """Judge a pair at the end of the capture: its other end is in the job too, or it may be cut."""
+        if other is None:
+            if CUT_UNIX not in self.scope.externals:
+                return False
+            name = self.census.unix[self.diag.peer or 0].name or b""
+            address = name if name.startswith(b"\0") else name.rstrip(b"\0")
+            pair = self.scope.objects[pair_id]
+            assert isinstance(pair, UnixPair)
+            self.scope.objects[pair_id] = msgspec.structs.replace(pair, lost_address=address)
+        return True
 
     def _credentials(self, take: Callable[[Credentials], None]) -> Credentials | None:
         """Return whom SO_PEERCRED names; if it is nobody we see, ``take`` is told in the end who it was."""
@@ -135,13 +147,15 @@ class _Capture:
 
     def _listener(self) -> UnixAlone:
         diag = self.diag
-        if diag.rqueue != len(diag.icons) or 0 in diag.icons:
-            raise Refused("clients connected to it and closed before they were accepted")
+        may_cut = CUT_UNIX in self.scope.externals
+        if (diag.rqueue != len(diag.icons) or 0 in diag.icons) and not may_cut:
+            hint = f"--external {CUT_UNIX} lets a restored job do without them"
+            raise Refused("clients connected to it and closed before they were accepted", hint)
         own = self._credentials(lambda who: _change(self.scope, file.object, own=who))
         file = self._alone(backlog=diag.wqueue, own=own)
         captured = self.census.sockets[diag.ino]
-        for client in diag.icons:
-            self.census.leaks.append(Leak(captured, diag.ino, client, lambda found: found is not None))
+        for client in filter(None, diag.icons):
+            self.census.leaks.append(Leak(captured, diag.ino, client, lambda found: found is not None or may_cut))
         return file
 
     def _waiting(self) -> UnixAlone:

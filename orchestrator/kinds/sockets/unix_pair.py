@@ -38,22 +38,22 @@ def connect_pair(file: OpenFile, depot: Depot) -> None:
 
 def _make_pair(depot: Depot, pair_id: ObjectId, pair: UnixPair, users: Sequence[OpenFile]) -> None:
     tape = depot.tape
-    here, there = pair.ends
-    assert here is not None
+    closed = pair.closed_end
+    maker = pair.open_end[1].peer
     if pair.style == socket.SOCK_DGRAM:
         open_home(depot)
-        write_socketpair(depot, pair.style, here.peer)
+        write_socketpair(depot, pair.style, maker)
         for number, end in enumerate(pair.ends):
             if end is not None and end.name is not None:
                 write_bind(depot, number, end.name, f"pair{pair_id}-{number}")
-    elif here.address or (there.address if there else pair.lost_address):
+    elif pair.lost_address or any(end is not None and end.address for end in pair.ends):
         _meet(depot, f"pair{pair_id}", pair)
     else:
-        write_socketpair(depot, pair.style, here.peer)
+        write_socketpair(depot, pair.style, maker)
     for file in users:
         set_status(tape, file.body.end, file.flags)
-    if there is None:
-        depot.keep(1, depot.extra("unix-closing", pair_id)[0])
+    if closed is not None:
+        depot.keep(closed, depot.extra("unix-closing", pair_id)[0])
     for number, standing in _standing(depot, pair_id).items():
         depot.keep(number, standing)
 
@@ -69,12 +69,12 @@ def _meet(depot: Depot, room: str, pair: UnixPair) -> None:
     They end up as descriptors 0 and 1. Each sees the other's maker in SO_PEERCRED.
     """
     tape = depot.tape
-    here, there = pair.ends
-    assert here is not None
-    there_address, there_peer = (there.address, there.peer) if there else (pair.lost_address, None)
-    accepted_first = not there_address or (bool(here.address) and not (there and there.accepted))
-    server, client = (here.address, there_address) if accepted_first else (there_address, here.address)
-    server_sees, client_sees = (here.peer, there_peer) if accepted_first else (there_peer, here.peer)
+    addresses = [end.address if end else pair.lost_address for end in pair.ends]
+    accepted = [end is not None and end.accepted for end in pair.ends]
+    accepted_first = not addresses[1] or (bool(addresses[0]) and not accepted[1])
+    peers = [end.peer if end else None for end in pair.ends]
+    server, client = addresses if accepted_first else reversed(addresses)
+    server_sees, client_sees = peers if accepted_first else reversed(peers)
     style = pair.style | socket.SOCK_CLOEXEC
     open_home(depot)
     tape.socket(socket.AF_UNIX, style, 0)
@@ -95,16 +95,16 @@ def _meet(depot: Depot, room: str, pair: UnixPair) -> None:
 def _fill_pair(depot: Depot, pair_id: ObjectId, pair: UnixPair) -> None:
     tape = depot.tape
     standing = _standing(depot, pair_id)
-    lost = pair.ends[1] is None
-    if lost:
-        standing[1] = depot.extra("unix-closing", pair_id)[0]
+    closed = pair.closed_end
+    if closed is not None:
+        standing[closed] = depot.extra("unix-closing", pair_id)[0]
     for number, end in enumerate(pair.ends):
         if end is not None and end.queue:
             _fill(depot, standing[number], standing[1 - number], end.queue)
     if pair.reset:
-        tape.sendto(standing[0], b"\0", 1, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL, 0, 0)
-    if lost:
-        tape.close(standing[1])
+        tape.sendto(standing[pair.open_end[0]], b"\0", 1, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL, 0, 0)
+    if closed is not None:
+        tape.close(standing[closed])
     for number, end in enumerate(pair.ends):
         if end is not None:
             if end.shutdown:

@@ -51,11 +51,24 @@ class UnixPair(Record, frozen=True, tag="unix-pair"):
     style: int
     """SOCK_*."""
     ends: tuple[UnixEnd | None, UnixEnd | None]
-    """The second is None if that end was closed."""
+    """One is None if that end was closed."""
     lost_address: bytes = b""
     """The address of a closed end."""
     reset: bool = False
     """The closed end had not read everything: ECONNRESET waits to be reported."""
+
+    @property
+    def open_end(self) -> tuple[int, UnixEnd]:
+        """One that is open, with its number."""
+        for number, end in enumerate(self.ends):
+            if end is not None:
+                return number, end
+        raise ValueError("a pair without ends")
+
+    @property
+    def closed_end(self) -> int | None:
+        """The number of the one that was closed."""
+        return self.ends.index(None) if None in self.ends else None
 
 
 class UnixSocket(Record, frozen=True, tag="unix-socket"):
