@@ -17,6 +17,7 @@ from orchestrator.ids import HostPid
 from orchestrator.image.reader import ImageFile
 from orchestrator.image.writer import ImageWriter
 from orchestrator.kill import KILL_SECONDS, await_supervisor
+from orchestrator.kinds.files.references import check_references
 from orchestrator.linux.procfs import read_file
 from orchestrator.restore.checks import check
 from orchestrator.restore.decoded import KnownSnapshot
@@ -117,7 +118,9 @@ class RestoreOptions:
 
 def decode(image: ImageFile) -> Snapshot:
     """Decode the records of an image that is to be restored; kinds that are not known are refused by name."""
-    return image.decode(KnownSnapshot)
+    snapshot = image.decode(KnownSnapshot)
+    check_references(snapshot.files, snapshot.file_tables, snapshot.objects, snapshot.page_bytes)
+    return snapshot
 
 
 def rebuild(image: ImageFile, snapshot: Snapshot, options: RestoreOptions, cgroup: str | None) -> tuple[Root, int]:

@@ -26,6 +26,7 @@ from orchestrator.kinds.memory.record import PageRun
 from orchestrator.kinds.memory.shared import shared_object
 from orchestrator.kinds.memory.sysv import SegmentMapper
 from orchestrator.kinds.scope import Scope
+from orchestrator.kinds.task.process import unshareable
 from orchestrator.linux import vdso
 from orchestrator.linux.arch import x86_64 as arch
 from orchestrator.namespaces.survey import prepare, survey
@@ -198,7 +199,7 @@ def _describe(
             scope.outside(parent.host, f"child process {child}", "it is not in the job's cgroup")
         living = [process.host for process in job.processes.values() if not process.is_zombie]
         parents = [HostPid(p.stat.ppid) for p in job.processes.values() if p.stat.ppid not in job.processes]
-        namespaces = survey(living, scope, ours=parents)
+        namespaces = survey(living, scope, ours=[*parents, *job.processes])
         files = FileCollector(scope)
 
         def table_of(process: HeldProcess, parent: HostPid | None) -> FileTable:
@@ -211,6 +212,10 @@ def _describe(
         )
         capture = JobCapture(job, scope, mappers, table_of, request.cgroup)
         capture.run()
+        hosts = {pid: host for host, pid in scope.pids.items()}
+        for process, what, other in unshareable(capture.processes):
+            reason = f"shared with process {other.pid} ({other.name}), which is neither its parent nor its sibling"
+            scope.unsupported(hosts[process.pid], what, reason)
         for finish in scope.finishers:
             finish()
         report_leaks(scope, holders)

@@ -40,6 +40,8 @@ class HeldProcess:
     workspace: Workspace | None = None
     owns_workspace: bool = False
     pidfd: int = -1
+    headless: bool = False
+    """Whether the main thread has ended before others."""
 
     @property
     def is_zombie(self) -> bool:
@@ -140,6 +142,9 @@ class HeldJob:
             by_process.setdefault(HostPid(read_status(tid).tgid), []).append(tid)
         for pid, tids in by_process.items():
             process = self._describe(pid)
+            if process.is_zombie:  # its other threads live on; a blocker for whoever looks
+                process.headless = True
+                continue
             process.auxv = read_auxv(pid)
             process.memory = ProcMemory(pid)
             process.pidfd = pidfd_open(pid)

@@ -103,6 +103,9 @@ class JobCapture:
             "exit_signal": process.stat.exit_signal,
             "name": os.fsdecode(process.stat.comm),
         }
+        if process.headless:
+            self._scope.unsupported(process.host, "main thread", "it has ended while other threads live on")
+            return
         if process.is_zombie:
             self.processes.append(Process(**common, threads=[], exit_status=process.stat.exit_code))  # type: ignore[arg-type]
             return
@@ -206,8 +209,8 @@ class JobCapture:
         return asked, played, record
 
     def _ask_process(self, process: HeldProcess, asked: Asked) -> None:
-        answers, tape, status = asked.answers, asked.tape, process.status
-        answers["actions"] = signals.ask_actions(tape, status.sig_ign, status.sig_cgt)
+        answers, tape = asked.answers, asked.tape
+        answers["actions"] = signals.ask_actions(tape)
         answers["limits"] = limits.ask_limits(tape)
         answers["process"] = attributes.ask_process(tape)
         answers["interval timers"] = timers.ask_interval_timers(tape)

@@ -50,6 +50,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _MAX_FD = 0xFFFFFFFF
 _NR_MMAP = 9
 _STATUS_FD = 3
+_SIGRT_FIRST, _NSIG = 32, 64
 
 
 @dataclass(slots=True)
@@ -247,6 +248,8 @@ class Restore:
         blank.close_range(0, low - 1, 0)
         blank.close_range(max(self._standing.numbers.values()) + 1, _MAX_FD, 0)
         blank.close(self._standing.numbers["arena"])
+        for number in range(_SIGRT_FIRST, _NSIG + 1):  # posix_spawn cannot reset libc's own two
+            blank.rt_sigaction(number, bytes(32), 0, 8)
         blank.chdir("/")
         blank.umask(0)
         tape = self._surroundings.clone_tape(stage, seed_actor)

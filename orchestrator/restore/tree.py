@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.errors import CannotHonour
 from orchestrator.ids import Pid
-from orchestrator.kinds.task.process import OUTSIDE, Process
+from orchestrator.kinds.task.process import OUTSIDE, Process, sharing_siblings
 
 CLONE_VM, CLONE_FS, CLONE_FILES, CLONE_SIGHAND, CLONE_PARENT = 0x100, 0x200, 0x400, 0x800, 0x8000
 INIT = Pid(1)
@@ -86,6 +86,7 @@ class _Planner:
         for p in processes:
             self._children.setdefault(p.parent, []).append(p)
         self._order = [self._origin]
+        self._partners = {p.pid: q.pid for p, q in sharing_siblings(processes)}
         self._next_free = max([2, *self._known, *(p.session for p in processes), *(p.group for p in processes)]) + 1
 
     def plan(self) -> Tree:
@@ -122,7 +123,11 @@ class _Planner:
         node = Node(process.pid, process, parent=parent)
         self._found(node, process)
         born = self._born_session(process)
-        if born is None or born == self._session_of(parent):
+        partner = self._partners.get(process.pid)
+        if partner is not None:
+            node.flags |= CLONE_PARENT
+            self._born_of(node, self._nodes[partner], after_setsid=True)
+        elif born is None or born == self._session_of(parent):
             self._born_of(node, parent, after_setsid=True)
         elif parent.makes_session and parent.process and born == self._born_session(parent.process):
             self._born_of(node, parent, after_setsid=False)

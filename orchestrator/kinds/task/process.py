@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from orchestrator.ids import ObjectId, Pid, Tid
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.task.attributes import ProcessAttributes, ThreadAttributes
@@ -67,3 +69,38 @@ class Process(Record, frozen=True):
     """None for a zombie."""
     exit_status: int = 0
     """The wait status of a zombie."""
+
+
+_TABLES = {"memory": "memory", "files": "file table", "filesystem": "working directory", "signal_actions": "handlers"}
+
+
+def sharing_siblings(processes: Sequence[Process]) -> Iterator[tuple[Process, Process]]:
+    """Yield (process, sibling): to share what it shares, the process must be cloned by that sibling, not its parent.
+
+    ``processes`` stand in the order in which they are made.
+    """
+    for process, _, holders in _shared(processes):
+        parent = next((p for p in holders if p.pid == process.parent), None)
+        sibling = next((p for p in holders if p.parent == process.parent), None)
+        if parent is None and sibling is not None:
+            yield process, sibling
+
+
+def unshareable(processes: Sequence[Process]) -> Iterator[tuple[Process, str, Process]]:
+    """Yield (process, what, other) for what processes share that no order of clones brings about."""
+    siblings = {process.pid: sibling for process, sibling in sharing_siblings(processes)}
+    for process, table, holders in _shared(processes):
+        maker = siblings[process.pid].pid if process.pid in siblings else process.parent
+        if all(holder.pid != maker for holder in holders):
+            yield process, _TABLES[table], holders[0]
+
+
+def _shared(processes: Sequence[Process]) -> Iterator[tuple[Process, str, list[Process]]]:
+    """Yield every process with a table that earlier ones have, too, and those."""
+    seen: dict[tuple[str, ObjectId], list[Process]] = {}
+    for process in processes:
+        for table in _TABLES if process.state is not None else ():
+            holders = seen.setdefault((table, getattr(process.state, table)), [])
+            if holders:
+                yield process, table, list(holders)
+            holders.append(process)

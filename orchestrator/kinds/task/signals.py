@@ -14,8 +14,7 @@ _KERNEL_SIGACTION = struct.Struct("<QQQQ")  # handler, flags, restorer, mask
 SIGSET_SIZE = 8
 _SIG_DFL = 0
 _NSIG = 64
-_UNTOUCHABLE = (signal.SIGKILL, signal.SIGSTOP)
-_EAGAIN = 11
+_ASKED = tuple(n for n in range(1, _NSIG + 1) if n not in (signal.SIGKILL, signal.SIGSTOP))
 
 
 class Action(Record, frozen=True, array_like=True):
@@ -35,22 +34,15 @@ class SignalActions(Record, frozen=True):
     actions: list[Action]
 
 
-def ask_actions(tape: Tape, ignored: int, caught: int) -> Answer[list[Action]]:
-    """Ask for the actions that /proc/PID/status says are set (bit N-1 for signal N).
-
-    SIGCHLD is always asked: with the default action its flags still matter (SA_NOCLDWAIT).
-    """
-    wanted = ignored | caught | 1 << signal.SIGCHLD - 1
-    asked = []
-    for number in range(1, _NSIG + 1):
-        if wanted >> number - 1 & 1 and number not in _UNTOUCHABLE:
-            space = tape.space(_KERNEL_SIGACTION.size)
-            tape.rt_sigaction(number, 0, space, SIGSET_SIZE)
-            asked.append((number, space))
+def ask_actions(tape: Tape) -> Answer[list[Action]]:
+    """Ask for every action: the default one may have flags (SA_NOCLDWAIT), which /proc does not show."""
+    spaces = [(number, tape.space(_KERNEL_SIGACTION.size)) for number in _ASKED]
+    for number, space in spaces:
+        tape.rt_sigaction(number, 0, space, SIGSET_SIZE)
 
     def read(played: Played) -> list[Action]:
-        actions = [Action(number, *_KERNEL_SIGACTION.unpack(played.data(space))) for number, space in asked]
-        return [a for a in actions if a.handler != _SIG_DFL or a.flags]
+        contents = [(number, played.data(space)) for number, space in spaces]
+        return [Action(number, *_KERNEL_SIGACTION.unpack(content)) for number, content in contents if any(content)]
 
     return read
 

@@ -53,6 +53,8 @@ def tell_interval_timers(tape: Tape, timers: IntervalTimers) -> None:
     """Start the interval timers that ran."""
     for which, value in zip(_ITIMERS, timers.values, strict=True):
         if any(value):
+            if not any(value[2:]):  # it ran out, and waits for its signal to be taken before it starts again
+                value = (*value[:2], 0, 1)
             tape.setitimer(which, _ITIMERVAL.pack(*value), 0)
 
 

@@ -196,8 +196,8 @@ SEED_PAUSE = bytes.fromhex(
     "eb f7"  #        jmp pause
 )
 
-# Process 1 of restored namespaces. It reaps, and when the job's root (r13d) ends it sends the wait
-# status down descriptor r14d and ends too, which ends whatever is left in the namespace.
+# Process 1 of restored namespaces. It reaps; when the job's root (r13d) ends it sends the wait status
+# down descriptor r14d, and when nobody is left it ends, too.
 INIT_REAP = bytes.fromhex(
     "48 83 ec 10"  #        sub  rsp, 16
     "bf ff ff ff ff"  # reap:  mov  edi, -1
@@ -206,14 +206,17 @@ INIT_REAP = bytes.fromhex(
     "45 31 d2"  #        xor  r10d, r10d
     "b8 3d 00 00 00"  #        mov  eax, 61           wait4
     "0f 05"  #        syscall
+    "85 c0"  #        test eax, eax
+    "78 19"  #        js   end               nobody left (ECHILD)
     "44 39 e8"  #        cmp  eax, r13d
-    "75 e3"  #        jne  reap
+    "75 df"  #        jne  reap
     "44 89 f7"  #        mov  edi, r14d
     "48 89 e6"  #        mov  rsi, rsp
     "ba 04 00 00 00"  #        mov  edx, 4
     "b8 01 00 00 00"  #        mov  eax, 1            write
     "0f 05"  #        syscall
-    "0f b6 7c 24 01"  #        movzx edi, byte [rsp+1]
+    "eb cb"  #        jmp  reap
+    "31 ff"  # end:   xor  edi, edi
     "b8 e7 00 00 00"  #        mov  eax, 231          exit_group
     "0f 05"  #        syscall
 )
