@@ -7,11 +7,13 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness import cgroups
 from harness.command import CommandFailed, Finished, Orch
+from harness.deadline import Deadline
 from harness.descendants import descendants, describe, kill_all, reap, wait_until_childless
 
 _numbers = itertools.count(1)
@@ -64,6 +66,54 @@ class Job:
         image = self.checkpoint("--kill", *options)
         self.wait_until_over()
         return image
+
+    def checkpoint_killed_when(self, moment: Callable[[], bool]) -> None:
+        """Start a checkpoint and kill -9 it at a certain moment; there must be no image then."""
+        # Asked in a loop of our own: nothing tells of a seized task, and the moments are short.
+        deadline = Deadline.after(20)
+        process, stem = self.orch.start("checkpoint", "--cgroup", self.name, "-o", str(self.image))
+        while not moment():
+            if process.poll() is not None or deadline.passed:
+                process.kill()
+                process.wait()
+                raise CommandFailed(f"the moment to kill it never came ({stem.name})\n{self.orch.transcript()}")
+        process.kill()
+        process.wait()
+        if self.image.exists():
+            raise CommandFailed("an image is there although its checkpoint was killed")
+
+    def is_traced(self) -> bool:
+        """Tell whether a process of the job has a tracer."""
+        for pid in self.pids():
+            with contextlib.suppress(OSError):
+                if "\nTracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text(errors="replace"):
+                    return True
+        return False
+
+    def is_being_written(self) -> bool:
+        """Tell whether an image without its name is there, or some process has one open."""
+        if any(self.image.parent.iterdir()):
+            return True
+        for pid in self.processes():
+            with contextlib.suppress(OSError):
+                for fd in os.listdir(f"/proc/{pid}/fd"):
+                    if os.readlink(f"/proc/{pid}/fd/{fd}").startswith(str(self.image.parent) + "/"):
+                        return True
+        return False
+
+    def pids(self) -> list[int]:
+        """List the processes in the job's cgroups."""
+        return [pid for cgroup in cgroups.of_job(self.name) for pid in cgroups.pids_of(cgroup)]
+
+    def must_stand_still(self) -> None:
+        """See that each process of the job is frozen or stopped."""
+        for cgroup in cgroups.of_job(self.name):
+            if cgroups.frozen(cgroup):
+                continue
+            for pid in cgroups.pids_of(cgroup):
+                state = describe(pid)
+                if ") T" not in state:
+                    raise CommandFailed(f"not stopped: {state}")
 
     def restore(self, image: Path | None = None) -> Finished:
         """Bring the job back from its image, in the background."""

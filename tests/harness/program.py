@@ -9,9 +9,10 @@ outside meanwhile, and the wait is restarted wherever it is interrupted.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness import cgroups
 from harness.compiler import PROGRAMS, compiled
 from harness.descendants import describe
 from harness.files_appear import wait_for_file
@@ -44,6 +45,7 @@ class Run:
 
     program: Program
     job: Job
+    run_options: list[str] = field(default_factory=list)
     _go: int = -1
     _kept: KeptFiles | None = None
 
@@ -62,7 +64,7 @@ class Run:
     def _prepare(self) -> list[str]:
         os.mkfifo(self._fifo)
         self._fifo.chmod(0o666)
-        self.job.run_options = [*self.program.run_options]
+        self.job.run_options = [*self.program.run_options, *self.run_options]
         return self.program.command(self.job.files)
 
     def start(self) -> None:
@@ -98,6 +100,11 @@ class Run:
         """Let the program go on to its checks."""
         self._go = os.open(self._fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
+    def hold_back(self) -> None:
+        """Take back let_go, for a program that could not see it."""
+        os.close(self._go)
+        self._go = -1
+
     def must_pass(self) -> None:
         """Let the program check itself; it must write PASS and end."""
         self.let_go()
@@ -124,6 +131,7 @@ class Run:
         plain = self.job.directory / "logs" / "plain.out"
         printed = plain.read_text(errors="replace") if plain.exists() else ""
         alive = "\n".join(describe(pid) for pid in self.job.processes()) or "none"
+        alive += "".join(f"\n{cgroup} is frozen" for cgroup in cgroups.of_job(self.job.name) if cgroups.frozen(cgroup))
         raise AssertionError(
             f"{self.program.id}: {what}\nprocesses alive:\n{alive}\n{printed}{self.job.orch.transcript()}"
         )

@@ -53,3 +53,63 @@ def repeat(run: Run) -> None:
         run.job.checkpoint_and_kill()
         run.job.restore()
     run.must_pass()
+
+
+MORE_WAYS: dict[str, Way] = {}
+"""Ways that say little about one kind of state and much about the whole: for some programs only."""
+
+
+def rarer_way(function: Way) -> Way:
+    """Register a way that only some programs go."""
+    MORE_WAYS[function.__name__] = function
+    return function
+
+
+@rarer_way
+def stopped(run: Run) -> None:
+    """Checkpoint a job and leave it stopped: it stands still until it is told to go on."""
+    run.start()
+    run.job.checkpoint("--stop")
+    run.let_go()
+    run.job.must_stand_still()
+    run.hold_back()
+    run.job.kill()
+    run.job.restore()
+    run.must_pass()
+
+
+@rarer_way
+def host_pids(run: Run) -> None:
+    """Restore into the host's PID namespace, where the PIDs are free again."""
+    run.start()
+    run.job.checkpoint_and_kill()
+    run.job.restore_options = ["--pid-namespace", "host"]
+    run.job.restore()
+    run.must_pass()
+
+
+@rarer_way
+def own_namespaces(run: Run) -> None:
+    """A job with namespaces of its own from the start; they are rebuilt, twice."""
+    run.run_options = ["--new", "pid,net,mnt,uts,ipc,time,cgroup"]
+    run.start()
+    for _ in range(2):
+        run.job.checkpoint_and_kill()
+        run.job.restore()
+    run.must_pass()
+
+
+@rarer_way
+def killed_while_seizing(run: Run) -> None:
+    """Kill orch when it has seized the first task of the job: the job goes on unharmed."""
+    run.start()
+    run.job.checkpoint_killed_when(run.job.is_traced)
+    run.must_pass()
+
+
+@rarer_way
+def killed_while_writing(run: Run) -> None:
+    """Kill orch when it writes the image: the job goes on unharmed, and there is no image."""
+    run.start()
+    run.job.checkpoint_killed_when(run.job.is_being_written)
+    run.must_pass()

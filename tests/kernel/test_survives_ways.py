@@ -1,0 +1,29 @@
+"""Other ways to checkpoint and restore, each tried on a few programs that lean on much of a job's state."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.program import Program, Run
+from harness.ways import MORE_WAYS, Way
+
+PROGRAMS = [
+    Program("tree"),
+    Program("threads"),
+    Program("sessions"),
+    Program("clone_vm"),
+    Program("anon_shared"),
+    Program("cow_contents"),
+    Program("pending_signals"),
+    Program("file_sharing"),
+    Program("pipes_across_fork"),
+    Program("blocked_futex", ("woken",)),
+    Program("unix_pairs", ("stream",)),
+    Program("credentials", ("user",)),
+]
+
+
+@pytest.mark.parametrize("way", MORE_WAYS.values(), ids=MORE_WAYS)
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.id)
+def test_survives(run: Run, way: Way) -> None:
+    way(run)
