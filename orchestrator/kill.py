@@ -27,6 +27,8 @@ _HARMLESS = {
     signal.SIGWINCH,
 }
 
+_BLOCKED_SECONDS = 0.05
+
 KILL_SECONDS = 10.0
 """How long a killed job may take to end."""
 
@@ -127,16 +129,28 @@ def signal_root(target: int, pid: int, signo: int) -> int:
     The kernel drops a deadly signal that the init of a PID namespace has set no handler for. Such a
     program expects to die of it, so it does. ProcessLookupError when the root has ended.
     """
-    if signo not in _HARMLESS:
+    if signo not in _HARMLESS and _is_deaf_init(pid, signo):
+        signo = signal.SIGKILL
+    pidfd_send_signal(target, signo)
+    return signo
+
+
+def _is_deaf_init(pid: int, signo: int) -> bool:
+    deadline = time.monotonic() + _BLOCKED_SECONDS
+    while True:
         try:
             status = read_status(pid)
         except (FileNotFoundError, ProcessLookupError) as error:
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from error
-        is_init = len(status.ns_pid) > 1 and status.ns_pid[-1] == 1
-        if is_init and not (status.sig_cgt | status.sig_ign | status.sig_blk) >> (signo - 1) & 1:
-            signo = signal.SIGKILL
-    pidfd_send_signal(target, signo)
-    return signo
+        bit = 1 << (signo - 1)
+        if len(status.ns_pid) < 2 or status.ns_pid[-1] != 1 or (status.sig_cgt | status.sig_ign) & bit:
+            return False
+        if not status.sig_blk & bit:
+            return True
+        # A shell blocks all signals while it forks; what blocks them for longer waits for them in its own way.
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_BLOCKED_SECONDS / 10)
 
 
 def await_supervisor(job: Job, deadline: float) -> None:
