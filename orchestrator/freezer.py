@@ -16,7 +16,10 @@ from orchestrator.linux import cgroupfs
 from orchestrator.linux.mountinfo import cgroup1_mount, cgroup2_mount
 from orchestrator.linux.proc_stat import read_stat
 from orchestrator.linux.procfs import read_file, read_record
+from orchestrator.vfork import vfork_parents
 
+_VFORK_FIRST_PAUSE_SECONDS = 0.0005
+_VFORK_LONGEST_PAUSE_SECONDS = 0.02
 _V1_FIRST_PAUSE_SECONDS = 0.0002
 _V1_LONGEST_PAUSE_SECONDS = 0.01
 
@@ -179,9 +182,9 @@ class _Freezer:
                     directory for directory in cgroupfs.walk(self.path) if self._asks_frozen(directory)
                 )
             try:
-                if self._freeze(time.monotonic() + timeout):
+                late = self._freeze_all(time.monotonic() + timeout)
+                if late is None:
                     return
-                late = self._late_tasks()
             except BaseException:
                 self.leave()
                 raise
@@ -190,6 +193,24 @@ class _Freezer:
             f"the job did not freeze within {timeout:g} s: {late}",
             hint="a task that waits in the kernel for a device or a network filesystem stops once that answers",
         )
+
+    def _freeze_all(self, deadline: float) -> str | None:
+        """Freeze with no task in a state that a tracer cannot stop it in; return who is in the way, or None."""
+        pause_seconds = _VFORK_FIRST_PAUSE_SECONDS
+        parents: list[str] = []
+        while True:
+            if self._freeze(deadline):
+                parents = vfork_parents(self.tasks())
+                if not parents:
+                    return None
+            elif not parents:
+                return self._late_tasks()
+            # The child has yet to call exec. A job that the user had frozen must not run on for that.
+            if self._frozen_by_user or time.monotonic() >= deadline:
+                return ", ".join(f"{parent} waits for the child that it made with vfork" for parent in parents)
+            self._ask(self.path, False)
+            time.sleep(pause_seconds)
+            pause_seconds = min(2 * pause_seconds, _VFORK_LONGEST_PAUSE_SECONDS)
 
     def thaw(self) -> None:
         with _as_job_errors(self.path):

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from harness.cgroups import remove
+from harness.compiler import compiled
+from harness.deadline import Deadline
 from harness.stuck import STUCK, require_userfaultfd
 from orchestrator.errors import EmptyJob, FreezeTimeout, JobBusy, NoSuchJob, SelfInJob
 from orchestrator.freezer import CgroupRef, find_cgroup, locate_cgroup, make_freezer
 from orchestrator.linux import cgroupfs
 from orchestrator.linux.mountinfo import cgroup1_mount, cgroup2_mount
+from orchestrator.vfork import vfork_parents
 
 TICKER = "import time\nwhile True:\n  print('tick', flush=True)\n  time.sleep(0.005)\n"
 
@@ -29,10 +35,11 @@ class Jail:
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, source: str, directory: str | None = None) -> subprocess.Popen[bytes]:
-        enter = 'echo $$ >"$0/cgroup.procs"; exec "$1" -c "$2"'
-        process = subprocess.Popen(
-            ["/bin/sh", "-c", enter, directory or self.ref.path, sys.executable, source], stdout=subprocess.PIPE
-        )
+        return self.start_program([sys.executable, "-c", source], directory)
+
+    def start_program(self, argv: list[str], directory: str | None = None) -> subprocess.Popen[bytes]:
+        enter = 'echo $$ >"$0/cgroup.procs"; exec "$@"'
+        process = subprocess.Popen(["/bin/sh", "-c", enter, directory or self.ref.path, *argv], stdout=subprocess.PIPE)
         self.processes.append(process)
         assert process.stdout is not None
         assert process.stdout.readline(), "the program did not start"
@@ -56,7 +63,8 @@ class Jail:
             process.wait(10)
             assert process.stdout is not None
             process.stdout.close()
-        cgroupfs.remove_tree(self.ref.path)
+        for directory in reversed(cgroupfs.walk(self.ref.path)):
+            remove(Path(directory))
 
 
 @pytest.fixture(params=[2, 1], ids=["v2", "v1"])
@@ -156,6 +164,40 @@ def test_a_task_stuck_in_the_kernel_is_named_and_the_job_thawed(jail: Jail) -> N
     assert not jail.asks_frozen()
     drain(ticker)
     assert ticks_within(ticker, 10)
+
+
+def await_vfork(cgroup: CgroupRef) -> None:
+    deadline = Deadline.after(10)
+    while len(make_freezer(cgroup).tasks()) < 2:
+        assert not deadline.passed
+        select.select([], [], [], 0.001)
+
+
+def test_a_vfork_parent_is_waited_for(jail: Jail, tmp_path: Path) -> None:
+    jail.start_program([str(compiled("vfork_child_waits")), str(tmp_path)])
+    await_vfork(jail.ref)
+    go = threading.Timer(0.1, (tmp_path / "go").touch)
+    go.start()
+    freezer = make_freezer(jail.ref)
+    freezer.freeze(10)
+    go.join()
+    tasks = freezer.tasks()
+    assert {Path(f"/proc/{pid}/comm").read_text() for pid in tasks} == {"vfork_child_wai\n", "sleep\n"}
+    assert vfork_parents(tasks) == []
+    freezer.leave()
+    for pid in tasks:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_a_vfork_parent_that_stays_is_named_and_the_job_thawed(jail: Jail, tmp_path: Path) -> None:
+    parent = jail.start_program([str(compiled("vfork_child_waits")), str(tmp_path)])
+    await_vfork(jail.ref)
+    tasks = make_freezer(jail.ref).tasks()
+    with pytest.raises(FreezeTimeout, match=rf"{parent.pid} \(vfork_child_wai\) waits for the child .* vfork"):
+        make_freezer(jail.ref).freeze(0.2)
+    assert not jail.asks_frozen()
+    for pid in tasks:
+        os.kill(pid, signal.SIGKILL)
 
 
 def test_a_freeze_from_above_is_refused(jail: Jail) -> None:
