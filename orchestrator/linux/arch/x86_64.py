@@ -209,13 +209,13 @@ INIT_REAP = bytes.fromhex(
     "85 c0"  #        test eax, eax
     "78 19"  #        js   end               nobody left (ECHILD)
     "44 39 e8"  #        cmp  eax, r13d
-    "75 df"  #        jne  reap
+    "75 e0"  #        jne  reap
     "44 89 f7"  #        mov  edi, r14d
     "48 89 e6"  #        mov  rsi, rsp
     "ba 04 00 00 00"  #        mov  edx, 4
     "b8 01 00 00 00"  #        mov  eax, 1            write
     "0f 05"  #        syscall
-    "eb cb"  #        jmp  reap
+    "eb cc"  #        jmp  reap
     "31 ff"  # end:   xor  edi, edi
     "b8 e7 00 00 00"  #        mov  eax, 231          exit_group
     "0f 05"  #        syscall
