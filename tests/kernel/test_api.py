@@ -65,8 +65,7 @@ def test_a_checkpoint_of_a_job_that_goes_on_is_noted(job: Job) -> None:
 
 
 def test_a_plain_tree_by_its_process_id(job: Job) -> None:
-    started = start(job)
-    await_more(job, 1)
+    started = orchestrator.run(["sleep", "1000"], name=job.name)
     with orchestrator.checkpoint(int(started.record.root.pid), job.image) as image:
         assert image.describe()["root"] == started.record.root.pid
     orchestrator.kill_job(job.name)
