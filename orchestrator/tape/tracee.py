@@ -98,14 +98,14 @@ class Tracee:
             at = self.stone_at
             self.memory.write(at, arch.stepping_stone(self._resumable_registers(), self.sigmask))
         arch.set_call(registers, at, number, arguments)
-        ptrace.set_sigmask(self.tid, (1 << 64) - 1)
+        # code first, mask second, and back the other way round: the code puts the mask right, nothing else would
         ptrace.set_regset(self.tid, ptrace.NT_PRSTATUS, arch.pack_registers(registers))
+        ptrace.set_sigmask(self.tid, (1 << 64) - 1)
         for _ in ("entry", "exit"):
             ptrace.syscall_step(self.tid)
             self._wait_syscall()
         after = arch.unpack_registers(ptrace.get_regset(self.tid, ptrace.NT_PRSTATUS))
-        ptrace.set_regset(self.tid, ptrace.NT_PRSTATUS, arch.pack_registers(self.registers))
-        ptrace.set_sigmask(self.tid, self.sigmask)
+        self.put_back()
         return arch.call_result(after)
 
     def _wait_syscall(self) -> None:
@@ -138,8 +138,8 @@ class Tracee:
         """Let the task play a tape that lies encoded at ``first``; the machine code is at ``loop``."""
         registers = self.registers.copy()
         arch.enter_tape(registers, loop, first, tape.closing_at(first), frame)
-        ptrace.set_sigmask(self.tid, MASK_ALL_BUT_TAPE_SIGNAL)
         ptrace.set_regset(self.tid, ptrace.NT_PRSTATUS, arch.pack_registers(registers))
+        ptrace.set_sigmask(self.tid, MASK_ALL_BUT_TAPE_SIGNAL)
         self._playing = (tape, first)
         ptrace.cont(self.tid)
 
@@ -186,9 +186,9 @@ class Tracee:
         return registers
 
     def put_back(self) -> None:
-        """Set registers and signal mask to the task's own, changed as we may have changed them."""
-        ptrace.set_regset(self.tid, ptrace.NT_PRSTATUS, arch.pack_registers(self.registers))
+        """Set signal mask and registers to the task's own, changed as we may have changed them."""
         ptrace.set_sigmask(self.tid, self.sigmask)
+        ptrace.set_regset(self.tid, ptrace.NT_PRSTATUS, arch.pack_registers(self.registers))
 
     def release(self, sig: int = 0) -> None:
         """Detach; the task goes on as it was, with ``sig`` or any window-change signal that came meanwhile."""
