@@ -151,7 +151,7 @@ def _us(since: int) -> int:
 @contextlib.contextmanager
 def _held(request: Request) -> Iterator[HeldJob]:
     """Hold the job; let it go however this ends."""
-    job = HeldJob()
+    job = HeldJob(request.timeout)
     try:
         if request.freezer is not None:
             _freeze_and_seize(request.freezer, request.timeout, job)

@@ -6,10 +6,11 @@ import contextlib
 import errno
 import os
 import signal
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from orchestrator.errors import CaptureFailed, JobBusy, NoSuchProcess
+from orchestrator.errors import CaptureFailed, FreezeTimeout, JobBusy, NoSuchProcess
 from orchestrator.ids import FarAddr, HostPid, HostTid, Pid, Tid
 from orchestrator.linux import ptrace, syscalls
 from orchestrator.linux.arch import x86_64 as arch
@@ -85,7 +86,9 @@ class HeldProcess:
 class HeldJob:
     """All processes of a job, stopped. Let go with :meth:`release`, whatever happens."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._deadline = time.monotonic() + timeout
         self.processes: dict[HostPid, HeldProcess] = {}
         self._seized: list[HostTid] = []
         self._tracees: dict[HostTid, Tracee] = {}
@@ -104,15 +107,18 @@ class HeldJob:
         """
         known: set[int] = set()
         while True:
-            pids = [pid for pid in descend(root) if read_stat(pid).state != "Z"]
-            new = [HostTid(tid) for pid in pids for tid in list_threads(pid) if tid not in known]
+            new = [HostTid(tid) for pid in descend(root) for tid in _living_threads(pid) if tid not in known]
             if not new:
                 return
             for tid in new:
-                self._seize_thread(tid)
                 known.add(tid)
+                try:
+                    self._seize_thread(tid)
+                except NoSuchProcess:  # a child that ended just now is no part of the job any more
+                    if tid == int(root):
+                        raise
                 if tid in self._seized:
-                    self._stopped[tid] = tracee.wait_held(tid)
+                    self._wait_for(tid)
 
     def _seize_thread(self, tid: HostTid) -> None:
         try:
@@ -135,7 +141,7 @@ class HeldJob:
         """Wait until all seized threads have stopped, and read what they are."""
         for tid in self._seized:
             if tid not in self._stopped:
-                self._stopped[tid] = tracee.wait_held(tid)
+                self._wait_for(tid)
         stopped = self._stopped
         by_process: dict[HostPid, list[HostTid]] = {}
         for tid in self._seized:
@@ -159,6 +165,16 @@ class HeldJob:
             process.stopped_by = stopped[tids[0]]
         for pid in list(by_process):
             self._find_zombies(pid)
+
+    def _wait_for(self, tid: HostTid) -> None:
+        try:
+            self._stopped[tid] = tracee.wait_held(tid, self._deadline)
+        except TimeoutError as error:
+            name = os.fsdecode(read_stat(tid).comm)
+            raise FreezeTimeout(
+                f"task {tid} ({name}) did not stop within {self._timeout:g} s",
+                hint="a task that waits in the kernel for a device or a network filesystem stops once that answers",
+            ) from error
 
     def _describe(self, pid: HostPid) -> HeldProcess:
         status = read_status(pid)
@@ -228,6 +244,13 @@ class HeldJob:
         self._seized.clear()
         self._tracees.clear()
         self.release()
+
+
+def _living_threads(pid: int) -> list[int]:
+    try:
+        return [] if read_stat(pid).state == "Z" else list_threads(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def descend(root: int) -> Iterator[int]:

@@ -106,6 +106,8 @@ class Restore:
     def plan(self) -> tuple[Plan, Tape]:
         """Compile everything; returns the plan and the depot's tape."""
         image_fd = DepotFd(self._standing.numbers.get("image") or self._standing.give("image"))
+        if self._surroundings.cgroup_fd is not None:
+            self._standing.give("cgroup")
         given = {key: DepotFd(self._standing.numbers.get(key) or self._standing.give(key)) for key in self._given}
         files = {file.id: file for file in self._snapshot.files}
         depot_tape = Tape("depot")
@@ -141,7 +143,13 @@ class Restore:
             lock_table(table, tape)
 
         compiler = Compiler(
-            self._snapshot, self._layout, own_baseline(), backings, place_files, special_sizes(self._snapshot)
+            self._snapshot,
+            self._layout,
+            own_baseline(),
+            backings,
+            place_files,
+            special_sizes(self._snapshot),
+            self._standing.numbers.get("cgroup"),
         )
         seal_shared(depot, self._seals)
         return compiler.compile(), depot_tape
@@ -165,7 +173,7 @@ class Restore:
             self._check_room(hard)
             stage, seed_actor = self._sow(arena, status_write)
             own_init = plan.tree.origin.process is not None
-            first = self._found(stage, seed_actor)
+            first = self._found(stage, seed_actor, own_init=own_init)
             child = HostPid(first.tracee.tid)
             self._surroundings.inside(stage, first, depot_tape)
             self._grow(stage, first, plan)
@@ -179,6 +187,7 @@ class Restore:
         finally:
             os.close(status_write)
             arena.close()
+            self._surroundings.close()
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         if own_init:
             os.close(status_read)
@@ -198,10 +207,11 @@ class Restore:
     def _sow(self, arena: Arena, status_write: int) -> tuple[Stage, Actor]:
         """Start the seed and map the arena in it."""
         ours = {"image": self._image.fd, "arena": arena.fd, "status": status_write, **self._given}
+        if self._surroundings.cgroup_fd is not None:
+            ours["cgroup"] = self._surroundings.cgroup_fd
         for name in ("arena", "status"):
             self._standing.give(name)
         numbers = self._standing.numbers
-        self._surroundings.before_seed()
         pid = seed.spawn({numbers[name]: fd for name, fd in ours.items()})
         try:
             self._surroundings.place_seed(pid)
@@ -224,7 +234,7 @@ class Restore:
             raise
         return stage, actor
 
-    def _found(self, stage: Stage, seed_actor: Actor) -> Actor:
+    def _found(self, stage: Stage, seed_actor: Actor, *, own_init: bool) -> Actor:
         """Make the first process inside of the new namespaces, and let the seed go."""
         born: list[Actor] = []
 
@@ -253,7 +263,8 @@ class Restore:
         blank.chdir("/")
         blank.umask(0)
         tape = self._surroundings.clone_tape(stage, seed_actor)
-        add_clone(tape, INIT if inside else None, self._surroundings.flags | _CLONE_PARENT, 0)
+        into = self._standing.numbers.get("cgroup") if own_init else None
+        add_clone(tape, INIT if inside else None, self._surroundings.flags | _CLONE_PARENT, 0, into)
         stage.play(seed_actor, tape, [Birth(Pid(1), Tid(1), blank, remember)])
         first = born[0]
         seed_tid = seed_actor.tracee.tid

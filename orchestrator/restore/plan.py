@@ -34,6 +34,7 @@ from orchestrator.tape.build import Tape
 _CLONE_ARGS = struct.Struct("<11Q")
 _THREAD_FLAGS = 0x100 | 0x200 | 0x400 | 0x800 | 0x10000 | 0x40000  # VM FS FILES SIGHAND THREAD SYSVSEM
 _CLONE_PARENT = 0x8000
+_CLONE_INTO_CGROUP = 0x2_0000_0000
 _SIGCHLD = 17
 _SPECIAL_ORDER = ("vvar", "vvar_vclock", "vdso")
 _PR_SET_CHILD_SUBREAPER = 36
@@ -81,10 +82,17 @@ class Plan:
                     yield from (f"  {line}" for line in tape.entries())
 
 
-def add_clone(tape: Tape, pid: int | None, flags: int, exit_signal: int) -> None:
-    """Add a clone3 entry that makes task ``pid``, or one with any number. See struct clone_args in clone(2)."""
+def add_clone(tape: Tape, pid: int | None, flags: int, exit_signal: int, cgroup: int | None = None) -> None:
+    """Add a clone3 entry that makes task ``pid``, or one with any number. See struct clone_args in clone(2).
+
+    ``cgroup``: a descriptor of the cgroup v2 to be born in. Moving a process later would wait for an RCU
+    grace period, some ten milliseconds.
+    """
     exit_signal = 0 if flags & _CLONE_PARENT else exit_signal
-    arguments = tape.block(_CLONE_ARGS.pack(flags, 0, 0, 0, exit_signal, 0, 0, 0, 0, int(pid is not None), 0))
+    if cgroup is not None:
+        flags |= _CLONE_INTO_CGROUP
+    words = (flags, 0, 0, 0, exit_signal, 0, 0, 0, 0, int(pid is not None), cgroup or 0)
+    arguments = tape.block(_CLONE_ARGS.pack(*words))
     if pid is not None:
         tape.point(arguments, 8 * 8, tape.block(pid.to_bytes(8, "little")))
     tape.clone3(arguments, _CLONE_ARGS.size)
@@ -111,12 +119,14 @@ class Compiler:
         backings: Backings,
         place_files: Callable[[Tape, Process], None],
         special_sizes: dict[str, int],
+        cgroup_fd: int | None,
     ) -> None:
         self._snapshot = snapshot
         self._layout = layout
         self._baseline = baseline
         self._backings = backings
         self._place_files = place_files
+        self._cgroup_fd = cgroup_fd
         self._blank = parked(special_sizes, layout)
         self._memories = {m.id: m for m in snapshot.memories}
         self._filesystems = {f.id: f for f in snapshot.filesystems}
@@ -187,7 +197,8 @@ class Compiler:
                 tape.setsid()
             elif isinstance(step, Node):
                 exit_signal = step.process.exit_signal if step.process else _SIGCHLD
-                add_clone(tape, step.pid, step.flags, exit_signal)
+                into = self._cgroup_fd if step.process is not None and process is None else None
+                add_clone(tape, step.pid, step.flags, exit_signal, into)
                 tapes.births.append(step)
             elif process and process.state and not node.flags & 0x100:
                 memory = self._memories[process.state.memory]

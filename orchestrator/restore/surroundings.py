@@ -37,6 +37,8 @@ class Surroundings:
         self._cgroup = cgroup
         self._seed_cgroup = seed_cgroup
         self._oom = oom_score_adj
+        self.cgroup_fd = _open_cgroup2(cgroup)
+        """Our descriptor of the job's cgroup, if that is of version 2."""
         private = {kind for kind, namespace in self._records.items() if namespace.private}
         self.new = (private | new | {"time"}) - {"cgroup"}
         if host_pids:
@@ -50,8 +52,11 @@ class Surroundings:
         self.flags &= ~CLONE_NEWTIME
         assert not self.new_pid_namespace or self.flags & (CLONE_NEWPID | CLONE_NEWNS)
 
-    def before_seed(self) -> None:
-        """Nothing yet; a place to fail before anything exists."""
+    def close(self) -> None:
+        """Give back what was opened."""
+        if self.cgroup_fd is not None:
+            os.close(self.cgroup_fd)
+            self.cgroup_fd = None
 
     def place_seed(self, pid: HostPid) -> None:
         """Put the seed, and so process 1, into a cgroup that is not the job's."""
@@ -101,8 +106,13 @@ class Surroundings:
         stage.play(first, depot)
 
     def born(self, node: Node, host: HostPid) -> None:
-        """Put a root of the job into the job's cgroup; its children follow by birth."""
-        if self._cgroup and node.process is not None and (node.creator is None or node.creator.process is None):
+        """Put a root of the job into the job's cgroup, if it was not born there; its children follow by birth."""
+        if (
+            self._cgroup
+            and self.cgroup_fd is None
+            and node.process is not None
+            and (node.creator is None or node.creator.process is None)
+        ):
             _attach(self._cgroup, host)
 
     def settle(self, process: Process, host: HostPid) -> None:
@@ -115,6 +125,12 @@ class Surroundings:
         if process.state.oom_score_adj != self._oom:
             with open(f"/proc/{host}/oom_score_adj", "w", encoding="ascii") as file:
                 file.write(str(process.state.oom_score_adj))
+
+
+def _open_cgroup2(directory: str | None) -> int | None:
+    if directory is None or not os.path.exists(os.path.join(directory, "cgroup.events")):
+        return None
+    return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def _attach(directory: str, pid: HostPid) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import signal
 import struct
+import time
 from typing import NamedTuple
 
 from orchestrator.ids import FarAddr, HostTid, Pid, Tid
@@ -207,13 +208,21 @@ def hold(tid: HostTid) -> None:
     ptrace.interrupt(tid)
 
 
-def wait_held(tid: HostTid) -> int:
+def wait_held(tid: HostTid, deadline: float) -> int:
     """Wait until a task asked to stop has stopped; return the signal of its group stop, or 0.
 
-    A signal that was just being delivered when the task stopped is delivered first.
+    A signal that was just being delivered when the task stopped is delivered first. Raises TimeoutError
+    after ``deadline`` (time.monotonic): a task may wait in the kernel for what never comes.
     """
+    pause = 0.00005
     while True:
-        stop = ptrace.wait_for(tid)
+        stop = ptrace.poll_for(tid)
+        if stop is None:
+            if time.monotonic() > deadline:
+                raise TimeoutError(tid)
+            time.sleep(pause)  # it has been told to stop: mostly it does within microseconds
+            pause = min(pause * 2, 0.01)
+            continue
         if not stop.is_stop:
             raise TaskGone(tid, stop.status)
         if stop.event == ptrace.PTRACE_EVENT_STOP:
