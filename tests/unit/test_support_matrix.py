@@ -1,0 +1,144 @@
+"""docs/support-matrix.md tells the truth: its tests exist, no refusal is missing, the exit codes are the code's."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator import errors
+
+ROOT = Path(__file__).parents[2]
+MATRIX = (ROOT / "docs" / "support-matrix.md").read_text()
+TESTS = ROOT / "tests"
+SOURCES = [ROOT / "orchestrator" / package for package in ("capture", "kinds", "namespaces")]
+REFERENCE = re.compile(r"`([\w/]+\.py)::([\w:]+)(?:\[([^\]`]+)\])?`")
+VERDICTS = {"yes", "partly", "refused"}
+TABLES_OF_REASONS = {"_ANONYMOUS", "_LINKS", "_INTERNAL", "_REFUSED_FLAGS"}
+ROW = re.compile(r"^\|(.+)\|$", re.MULTILINE)
+
+
+def section(title: str) -> str:
+    return MATRIX.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def rows(title: str) -> list[list[str]]:
+    """Return the cells of a section's tables, without their heads."""
+    found = [[cell.strip() for cell in row.split("|")] for row in ROW.findall(section(title))]
+    heads = {number - 1 for number, row in enumerate(found) if set("".join(row)) <= set("-:")}
+    return [row for number, row in enumerate(found) if number not in heads and number - 1 not in heads]
+
+
+def functions(path: Path) -> set[str]:
+    """Return the names of a file's tests; those in a class as Class::test."""
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.ClassDef):
+            names |= {f"{node.name}::{inner.name}" for inner in node.body if isinstance(inner, ast.FunctionDef)}
+    return names
+
+
+def strings(path: Path) -> set[str]:
+    """Return every string that a file spells out, which the ids of its parameters are made of."""
+    return {
+        node.value
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+
+
+@pytest.mark.parametrize("reference", sorted({found.group() for found in REFERENCE.finditer(MATRIX)}))
+def test_a_test_that_is_named_exists(reference: str) -> None:
+    found = REFERENCE.fullmatch(reference)
+    assert found is not None
+    name, function, parameter = found.groups()
+    path = TESTS / name
+    assert path.is_file()
+    assert function in functions(path)
+    if parameter is not None:
+        program, *arguments = parameter.split("-")
+        words = strings(path)
+        assert program in words
+        assert {*arguments} <= words | {part for word in words for part in word.split("-")}
+        assert (TESTS / "kernel" / "programs" / f"{program}.c").is_file()
+
+
+def test_every_row_has_a_verdict_and_what_survives_a_proof() -> None:
+    table = rows("What survives")
+    assert len(table) > 80
+    for what, verdict, _, proof in table:
+        assert verdict in VERDICTS, what
+        if verdict in ("yes", "partly"):
+            assert REFERENCE.search(proof) or proof == "no test of its own", what
+
+
+def reason(node: ast.expr) -> Iterator[str]:
+    """Return the texts that an expression may be, with "…" for what is filled in."""
+    match node:
+        case ast.Constant(value=str(text)):
+            yield text
+        case ast.JoinedStr(values=parts):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in parts)
+        case ast.BinOp(left=left, op=ast.Add()):
+            yield from reason(left)
+        case ast.IfExp(body=body, orelse=orelse):
+            yield from reason(body)
+            yield from reason(orelse)
+
+
+def refusals() -> Iterator[tuple[str, str]]:
+    """Find every reason for which a checkpoint is refused: (file, text)."""
+    for path in sorted(path for source in SOURCES for path in source.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            for text in _refusals_of(node):
+                if not text.endswith(": …"):  # then it is in front of another reason
+                    yield path.name, text
+
+
+def _refusals_of(node: ast.AST) -> Iterator[str]:
+    match node:
+        case ast.Call(func=ast.Attribute(attr="unsupported" | "outside"), args=[_, _, given, *_]):
+            yield from reason(given)
+        case ast.Call(func=ast.Name(id="Refused"), args=[ast.Attribute(attr="mountpoint") | ast.Constant("/"), given]):
+            yield from reason(given)
+        case ast.Call(func=ast.Name(id="Refused" | "TooMuch"), args=[given, *_]):
+            yield from reason(given)
+        case ast.Call(func=ast.Attribute(attr="append", value=ast.Name(id="refused")), args=[ast.Tuple(elts=[_, why])]):
+            yield from reason(why)
+        case ast.AugAssign(target=ast.Name(id="refused"), value=ast.ListComp(elt=ast.Tuple(elts=[_, why]))):
+            yield from reason(why)
+        case ast.Assign(targets=[ast.Name(id="reason")], value=value):
+            yield from reason(value)
+        case ast.Assign(targets=[ast.Name(id=name)], value=ast.Dict(values=values)) if name in TABLES_OF_REASONS:
+            for given in values:
+                yield from reason(given)
+        case ast.Call(func=ast.Attribute(attr="get"), args=[_, ast.Constant(value=str(text))]) if "cannot be" in text:
+            yield text
+
+
+def test_every_refusal_is_listed() -> None:
+    listed = " ".join(section("What is refused by name").split())
+    missing = sorted({f"{file}: {text}" for file, text in refusals() if f"`{text}`" not in listed})
+    assert not missing, "refusals that docs/support-matrix.md does not list:\n" + "\n".join(missing)
+
+
+def test_nothing_is_listed_that_is_not_refused() -> None:
+    known = {text for _, text in refusals()}
+    listed = re.findall(r"^- `([^`]+)`", section("What is refused by name"), re.MULTILINE)
+    assert len(listed) > 60
+    assert sorted(set(listed) - known) == []
+
+
+def test_exit_codes_are_those_of_the_code() -> None:
+    wanted = [
+        [f"`{kind.__name__}`", str(kind.exit_code), (kind.__doc__ or "").strip()]
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.OrchError) and "exit_code" in vars(kind)
+    ]
+    table = [[name, code, meaning] for name, code, meaning in rows("Exit codes") if name.startswith("`")]
+    assert table == sorted(wanted, key=lambda row: int(row[1]))
