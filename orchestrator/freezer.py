@@ -101,6 +101,9 @@ class Freezer(Protocol):
 
     path: str
 
+    def remember(self) -> None:
+        """Note what the user has frozen; :meth:`freeze` does so too."""
+
     def freeze(self, timeout: float) -> None:
         """Stop every task. After ``timeout`` seconds undo it and raise FreezeTimeout with the tasks' names."""
 
@@ -173,7 +176,7 @@ class _Freezer:
             )
         return [HostPid(pid) for pid in sorted(pids)]
 
-    def freeze(self, timeout: float) -> None:
+    def remember(self) -> None:
         with _as_job_errors(self.path):
             if self._frozen_by_user is None:
                 if self._is_frozen_from_above():
@@ -181,6 +184,10 @@ class _Freezer:
                 self._frozen_by_user = tuple(
                     directory for directory in cgroupfs.walk(self.path) if self._asks_frozen(directory)
                 )
+
+    def freeze(self, timeout: float) -> None:
+        with _as_job_errors(self.path):
+            self.remember()
             try:
                 late = self._freeze_all(time.monotonic() + timeout)
                 if late is None:

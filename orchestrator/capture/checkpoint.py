@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from orchestrator.capture.guard import guarded
 from orchestrator.capture.hold import HeldJob, HeldProcess, descend
 from orchestrator.capture.pages import SMALL_BYTES, PageWriter, copy_file, copy_pages
 from orchestrator.capture.tasks import JobCapture
@@ -39,6 +40,7 @@ PAGE_SIZE = 4096
 FORMAT_ARCHITECTURE = arch.MACHINE
 _RLIMIT_FSIZE = 1
 _INFINITY = (1 << 64) - 1
+_URGENT_NICE = -20
 
 
 class Statistics(msgspec.Struct):
@@ -97,6 +99,19 @@ def take(request: Request, writer: ImageWriter) -> Statistics:
     holders = outside_holders(inside)
     prepare(inside)
     vdso.digest()  # read here, so that nobody waits for it
+    with _guarded(request), _hurried():
+        _hold_and_write(request, writer, holders, statistics)
+    if request.ending == "run":
+        writer.commit(durable=request.durable, checksums=request.checksums)
+    statistics.image_bytes = os.stat(writer.path).st_size
+    statistics.total_us = _us(started)
+    return statistics
+
+
+def _hold_and_write(
+    request: Request, writer: ImageWriter, holders: Mapping[tuple[int, int], Sequence[Holder]], statistics: Statistics
+) -> None:
+    """Do all that the job must stand still for."""
     began = time.monotonic_ns()
     with _held(request) as job:
         statistics.freezing_us = _us(began)
@@ -116,25 +131,18 @@ def take(request: Request, writer: ImageWriter) -> Statistics:
             statistics.memwrite_us = _us(writing)
         finally:
             scope.close()
-        if request.ending == "run":
-            job.release()
-            statistics.frozen_us = _us(began)
-        else:
+        if request.ending != "run":
             writer.commit(durable=request.durable, checksums=request.checksums)
+        if request.ending == "kill":
             statistics.frozen_us = _us(began)
-            if request.ending == "kill":
-                job.kill()
-            else:
-                job.release(stop=True)
-    if request.ending == "run":
-        writer.commit(durable=request.durable, checksums=request.checksums)
+            job.kill()
+        else:
+            job.release(stop=request.ending == "stop")
+            statistics.frozen_us = _us(began)
     statistics.processes = len(snapshot.processes)
     statistics.threads = sum(len(process.threads) for process in snapshot.processes)
     statistics.pages_written = snapshot.page_bytes // PAGE_SIZE
     statistics.metadata_bytes = len(metadata)
-    statistics.image_bytes = os.stat(writer.path).st_size
-    statistics.total_us = _us(started)
-    return statistics
 
 
 def _inside(request: Request) -> list[HostPid]:
@@ -144,8 +152,30 @@ def _inside(request: Request) -> list[HostPid]:
     return [HostPid(pid) for pid in descend(request.tree)] if request.tree is not None else []
 
 
+def _guarded(request: Request) -> contextlib.AbstractContextManager[None]:
+    if request.freezer is None:
+        return contextlib.nullcontext()
+    request.freezer.remember()
+    return guarded(request.freezer.leave)
+
+
 def _us(since: int) -> int:
     return (time.monotonic_ns() - since) // 1000
+
+
+@contextlib.contextmanager
+def _hurried() -> Iterator[None]:
+    """Come first on a busy machine: while a job stands still, others should not make it wait for us."""
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, _URGENT_NICE)
+    except PermissionError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.setpriority(os.PRIO_PROCESS, 0, before)
 
 
 @contextlib.contextmanager
