@@ -1,4 +1,4 @@
-"""docs/support-matrix.md tells the truth: its tests exist, no refusal is missing, the exit codes are the code's."""
+"""The documents tell the truth: tests and modules that they name exist, no refusal and no exit code is missing."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 
 from orchestrator import errors
+from orchestrator.linux.arch import x86_64
 
 ROOT = Path(__file__).parents[2]
 MATRIX = (ROOT / "docs" / "support-matrix.md").read_text()
 TESTS = ROOT / "tests"
 SOURCES = [ROOT / "orchestrator" / package for package in ("capture", "kinds", "namespaces")]
 REFERENCE = re.compile(r"`([\w/]+\.py)::([\w:]+)(?:\[([^\]`]+)\])?`")
+GONE = {"coordinator.py", "linux/arch/aarch64.py"}
+"""Modules of the first design that were never made."""
 VERDICTS = {"yes", "partly", "refused"}
 TABLES_OF_REASONS = {"_ANONYMOUS", "_LINKS", "_INTERNAL", "_REFUSED_FLAGS"}
 ROW = re.compile(r"^\|(.+)\|$", re.MULTILINE)
@@ -142,3 +145,31 @@ def test_exit_codes_are_those_of_the_code() -> None:
     ]
     table = [[name, code, meaning] for name, code, meaning in rows("Exit codes") if name.startswith("`")]
     assert table == sorted(wanted, key=lambda row: int(row[1]))
+
+
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
+LAYERS = ARCHITECTURE.split("\n## Layers\n")[1].split("\n## ")[0]
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`([\w/]+(?:/|\.py))[:`]", ARCHITECTURE))))
+def test_a_module_that_the_architecture_names_exists(name: str) -> None:
+    if name in GONE:
+        assert not (ROOT / "orchestrator" / name).exists()
+    else:
+        assert (ROOT / "orchestrator" / name).exists()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "orchestrator").iterdir()), ids=lambda path: str(path.name))
+def test_the_architecture_has_a_layer_for_every_module(path: Path) -> None:
+    if not path.name.startswith("_") and path.name != "version.py":
+        assert f"`{path.name}{'/' * path.is_dir()}`" in LAYERS
+
+
+def test_the_architecture_counts_the_machine_code_right() -> None:
+    loop, init = len(x86_64.TAPE_LOOP), len(x86_64.INIT_REAP)
+    whole = loop + init + len(x86_64.SEED_PAUSE) + x86_64.STONE_SIZE
+    words = " ".join(ARCHITECTURE.split())
+    assert f"{whole} bytes in all" in words
+    assert f"a loop of {loop} bytes" in words
+    assert f"*stepping stone*: {x86_64.STONE_SIZE} bytes" in words
+    assert f"`orch-init`, {init} bytes" in words
