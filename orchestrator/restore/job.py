@@ -6,7 +6,7 @@ import contextlib
 import os
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.errors import CannotHonour, RebuildFailed
@@ -297,21 +297,10 @@ class Restore:
         tapes = plan.tapes[origin.pid]
         stage.play(first, tapes.grow, self._births(plan, tapes))
         stage.play(first, self._seals)
-        joins = [t for t in plan.tapes.values() if t.join is not None]
-        self._play_all(stage, joins, lambda t: t.join)
-        ends = [t for t in plan.tapes.values() if t.end is not None]
-        self._play_all(stage, [t for t in ends if t.node.is_stand_in], lambda t: t.end)
-        self._play_all(stage, [t for t in plan.tapes.values() if t.reap is not None], lambda t: t.reap)
-        self._play_all(stage, [t for t in ends if not t.node.is_stand_in], lambda t: t.end)
-
-    def _play_all(
-        self, stage: Stage, which: list[ProcessTapes], tape_of: Callable[[ProcessTapes], Tape | None]
-    ) -> None:
-        for tapes in which:
-            tape = tape_of(tapes)
-            if tape is not None:
-                stage.start(self._threads[tapes.node.pid, Tid(tapes.node.pid)], tape)
-        stage.run()
+        for step in plan.gather:
+            for pid, tape in step.items():
+                stage.start(self._threads[pid, Tid(pid)], tape)
+            stage.run()
 
     def _finish(self, stage: Stage, plan: Plan) -> None:
         for pid, tapes in plan.tapes.items():

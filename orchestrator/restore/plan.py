@@ -5,10 +5,8 @@ prints it. Stages, with a barrier behind each:
 
 grow
     every process makes its memory, session and group, and forks its children in between
-join
-    processes enter groups that others founded
-end
-    zombies and stand-ins end
+gather
+    processes enter groups that others founded; stand-ins end, then zombies; a barrier behind each step
 dress
     descriptors, threads, handlers, timers, credentials: everything else
 """
@@ -26,6 +24,7 @@ from orchestrator.kinds.task import attributes, credentials, limits, scheduling,
 from orchestrator.kinds.task.filesystem import tell_filesystem
 from orchestrator.kinds.task.process import Process, Thread
 from orchestrator.restore.baseline import Baseline
+from orchestrator.restore.ends import plan_ends
 from orchestrator.restore.layout import Layout
 from orchestrator.restore.tree import INIT, Node, Tree, plan_tree
 from orchestrator.snapshot import Snapshot
@@ -53,9 +52,6 @@ class ProcessTapes:
     grow: Tape
     births: list[Node] = field(default_factory=list)
     """In the order of the clone3 entries of ``grow``."""
-    join: Tape | None = None
-    end: Tape | None = None
-    reap: Tape | None = None
     dress: Tape | None = None
     threads: list[tuple[Thread, Tape]] = field(default_factory=list)
     """In the order of the clone3 entries of ``dress``."""
@@ -69,15 +65,19 @@ class Plan:
     layout: Layout
     tree: Tree
     tapes: dict[Pid, ProcessTapes]
+    gather: list[dict[Pid, Tape]]
+    """What is played when everybody is there; a barrier behind each."""
 
     def render(self) -> Iterator[str]:
         """Print all tapes, as strace would."""
         for pid, tapes in self.tapes.items():
             name = tapes.node.process.name if tapes.node.process else "init" if pid == INIT else "stand-in"
-            stages = [("grow", tapes.grow), ("join", tapes.join), ("end", tapes.end), ("dress", tapes.dress)]
+            stages = [("grow", tapes.grow), *(("gather", step[pid]) for step in self.gather if pid in step)]
+            if tapes.dress is not None:
+                stages.append(("dress", tapes.dress))
             stages += [(f"thread {thread.tid}", tape) for thread, tape in tapes.threads]
             for stage, tape in stages:
-                if tape is not None and len(tape):
+                if len(tape):
                     yield f"{pid} ({name}) {stage}:"
                     yield from (f"  {line}" for line in tape.entries())
 
@@ -139,8 +139,9 @@ class Compiler:
         for node in tree.nodes:
             self._grow(node)
         for node in tree.nodes:
-            self._later(node)
-        return Plan(self._snapshot, self._layout, tree, self._tapes)
+            if node.process and node.process.state:
+                self._dress(self._tapes[node.pid], node, node.process)
+        return Plan(self._snapshot, self._layout, tree, self._tapes, list(gather(tree)))
 
     def _memory(self, process: Process) -> AddressSpace | None:
         return self._memories[process.state.memory] if process.state else None
@@ -188,9 +189,7 @@ class Compiler:
         tape = Tape(f"{node.pid}: grow")
         tapes = ProcessTapes(node, tape)
         self._tapes[node.pid] = tapes
-        if node.makes_group:
-            tape.setpgid(0, 0)
-        if process and process.state and process.state.attributes.child_subreaper:
+        if node.creator is None:  # it adopts whom nobody else does, in a PID namespace of the host too
             tape.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         for step in self._steps(node):
             if step == "session":
@@ -203,25 +202,8 @@ class Compiler:
             elif process and process.state and not node.flags & 0x100:
                 memory = self._memories[process.state.memory]
                 rebuild_memory(tape, memory, self._inherited(node), self._backings)
-
-    def _later(self, node: Node) -> None:
-        tapes = self._tapes[node.pid]
-        if node.joins_group is not None:
-            tapes.join = Tape(f"{node.pid}: join a group")
-            tapes.join.setpgid(0, node.joins_group)
-        if node.is_stand_in:
-            tapes.end = Tape(f"{node.pid}: end")
-            tapes.end.ends_task = True
-            tapes.end.exit_group(0)
-            assert node.creator is not None
-            parent = self._tapes[node.creator.pid]
-            parent.reap = parent.reap or Tape(f"{node.creator.pid}: reap")
-            parent.reap.wait4(node.pid, 0, _WALL, 0)
-        elif node.is_zombie:
-            assert node.process is not None
-            tapes.end = _end_as(node.process)
-        elif node.process and node.process.state:
-            self._dress(tapes, node, node.process)
+        if node.makes_group:
+            tape.setpgid(0, 0)
 
     def _dress(self, tapes: ProcessTapes, node: Node, process: Process) -> None:
         state = process.state
@@ -265,6 +247,41 @@ class Compiler:
         credentials.tell_credentials(tape, thread.credentials, base.credentials)
         attributes.tell_thread_after_credentials(tape, thread.attributes)
         signals.tell_pending(tape, process.pid, Tid(thread.tid), thread.pending)
+
+
+def gather(tree: Tree) -> Iterator[dict[Pid, Tape]]:
+    """Write what brings the processes of a tree into their groups, and ends whoever is not to live."""
+    joining = [node for node in tree.nodes if node.joins_group is not None]
+    for first in (True, False):  # who keeps a group alive, then who leaves it
+        step = {}
+        for node in joining:
+            if node.is_stand_in is first and node.joins_group is not None:
+                step[node.pid] = Tape(f"{node.pid}: join a group")
+                step[node.pid].setpgid(0, node.joins_group)
+        yield step
+    for round_ in plan_ends(tree):
+        yield {node.pid: _become_subreaper(node) for node in round_.subreapers}
+        yield {node.pid: _end(node) for node in round_.ends}
+        reaps: dict[Pid, Tape] = {}
+        for node in round_.ends:
+            assert node.creator is not None
+            reap = reaps.setdefault(node.creator.pid, Tape(f"{node.creator.pid}: reap"))
+            reap.wait4(node.pid, 0, _WALL, 0)
+        yield reaps
+    yield {node.pid: _end_as(node.process) for node in tree.nodes if node.is_zombie and node.process is not None}
+
+
+def _become_subreaper(node: Node) -> Tape:
+    tape = Tape(f"{node.pid}: become a subreaper")
+    tape.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    return tape
+
+
+def _end(node: Node) -> Tape:
+    tape = Tape(f"{node.pid}: end")
+    tape.ends_task = True
+    tape.exit_group(0)
+    return tape
 
 
 def _end_as(process: Process) -> Tape:

@@ -1,10 +1,11 @@
 """Who forks whom, and when: the order in which a process tree is made again.
 
-The rules come from what a fork hands on. A child has the session and the group that its parent had at
-that moment, so it is forked before or after the parent's setsid. A child that shares pages with its
-parent is forked when these are in place, and one that shares none before, so that it does not carry
-them. A session or a group whose leader is dead, or is no part of the job, is founded by a stand-in:
-a process with the right number that goes away as soon as everybody is there.
+The rules come from what a fork hands on. A child has the session that its parent had at that moment, so
+it is forked before or after the parent's setsid. A child that shares pages with its parent is forked when
+these are in place, and one that shares none before, so that it does not carry them. What the job's own
+processes cannot bring about by themselves is done by stand-ins, which go away as soon as everybody is
+there: they found the sessions and groups whose leaders are dead or no part of the job, and they are the
+parents that orphans lost (see ends.py).
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from dataclasses import dataclass, field
 from orchestrator.errors import CannotHonour
 from orchestrator.ids import Pid
 from orchestrator.kinds.task.process import OUTSIDE, Process, sharing_siblings
+from orchestrator.restore.birth import BirthSessions, common_tables
 
 CLONE_VM, CLONE_FS, CLONE_FILES, CLONE_SIGHAND, CLONE_PARENT = 0x100, 0x200, 0x400, 0x800, 0x8000
 INIT = Pid(1)
+_SIGCHLD = 17
+_SHARED = {"memory": CLONE_VM, "files": CLONE_FILES, "filesystem": CLONE_FS, "signal_actions": CLONE_SIGHAND}
 
 
 @dataclass(eq=False, slots=True)
@@ -28,18 +32,22 @@ class Node:
     process: Process | None = None
     """None for init and for stand-ins."""
     creator: Node | None = None
-    """Who clones it; its parent, or (CLONE_PARENT) a sibling."""
+    """Who clones it; its parent, or (CLONE_PARENT) a sibling, or the parent that it lost."""
     parent: Node | None = None
+    """Whose child it is in the end."""
     flags: int = 0
     """Sharing and CLONE_PARENT, for clone3."""
     makes_session: bool = False
     makes_group: bool = False
+    """Whether it founds a group, when it has made its children: none is born into it."""
     joins_group: Pid | None = None
-    """A group to enter once everybody is there; None if it is born into its group."""
+    """A group to enter once everybody is there; None if it is born into its group or founds it."""
     before_setsid: list[Node] = field(default_factory=list)
     after_setsid: list[Node] = field(default_factory=list)
     inherits: set[Pid] = field(default_factory=set)
     """Those of the nodes it clones that share pages with it."""
+    hands_to: Node | None = None
+    """For a stand-in that is the lost parent of somebody: who adopts its children."""
 
     @property
     def is_stand_in(self) -> bool:
@@ -78,13 +86,11 @@ class _Planner:
         self._processes = processes
         self._shares_pages = shares_pages
         self._known = {p.pid: p for p in processes}
+        self._births = BirthSessions(processes)
         self._nodes: dict[Pid, Node] = {}
-        own_init = self._known.get(INIT)
-        self._origin = Node(INIT, own_init)
+        self._placing: set[Pid] = set()
+        self._origin = Node(INIT, self._known.get(INIT))
         self._nodes[INIT] = self._origin
-        self._children: dict[Pid, list[Process]] = {}
-        for p in processes:
-            self._children.setdefault(p.parent, []).append(p)
         self._order = [self._origin]
         self._partners = {p.pid: q.pid for p, q in sharing_siblings(processes)}
         self._next_free = max([2, *self._known, *(p.session for p in processes), *(p.group for p in processes)]) + 1
@@ -93,85 +99,101 @@ class _Planner:
         if self._origin.process is not None:
             self._found(self._origin, self._origin.process)
         for process in self._processes:
-            if process.pid != INIT:
-                self._place(process)
+            self._place(process.pid)
+        groups = {process.group for process in self._processes}
         for process in self._processes:
-            self._place_in_group(process)
+            self._place_in_group(process, process.pid in groups)
+        # a stand-in may have been made after others that its creator makes: creators first is all that counts
         return Tree(self._origin, self._order)
 
     def _found(self, node: Node, process: Process) -> None:
         node.makes_session = process.session == process.pid
         node.makes_group = process.group == process.pid and not node.makes_session
 
-    def _born_session(self, process: Process) -> Pid | None:
-        """Return the session that a process must be born into; None if any will do.
-
-        Session 0 has its leader outside the PID namespace that the job had.
-        """
-        if process.session == OUTSIDE:
-            return None
-        if process.session != process.pid:
-            return process.session
-        for child in self._children.get(process.pid, []):
-            born = self._born_session(child)
-            if born is not None and born != process.pid:
-                return born
-        return None
-
-    def _place(self, process: Process) -> None:
-        parent = self._nodes[process.parent if process.parent != OUTSIDE else INIT]
-        node = Node(process.pid, process, parent=parent)
+    def _place(self, pid: Pid) -> Node:
+        """Decide who makes a process, after its parent and the leader of its session."""
+        if pid in self._nodes:
+            return self._nodes[pid]
+        process = self._known[pid]
+        if pid in self._placing:
+            raise CannotHonour(f"process {pid} ({process.name}) has a place in the tree that no order of forks makes")
+        self._placing.add(pid)
+        parent = self._place(process.parent if process.parent != OUTSIDE else INIT)
+        node = Node(pid, process, parent=parent)
         self._found(node, process)
-        born = self._born_session(process)
-        partner = self._partners.get(process.pid)
-        if partner is not None:
-            node.flags |= CLONE_PARENT
-            self._born_of(node, self._nodes[partner], after_setsid=True)
-        elif born is None or born == self._session_of(parent):
-            self._born_of(node, parent, after_setsid=True)
-        elif parent.makes_session and parent.process and born == self._born_session(parent.process):
-            self._born_of(node, parent, after_setsid=False)
+        partner = self._partners.get(pid)
+        maker = parent if partner is None else self._place(partner)
+        session = self._births.of(process)
+        if session is None or session == self._session_of(maker):
+            self._born_of(node, maker, after_setsid=True)
+        elif maker.makes_session and maker.process and session == self._births.of(maker.process):
+            self._born_of(node, maker, after_setsid=False)
         else:
-            self._born_elsewhere(node, parent, born)
-        self._nodes[process.pid] = node
+            self._refuse_sharing(process, maker)
+            self._born_elsewhere(node, parent, session)
+        if node.creator is not parent and node.creator is not None and not node.creator.hands_to:
+            node.flags |= CLONE_PARENT
+        self._nodes[pid] = node
         self._order.append(node)
+        return node
 
-    def _session_of(self, node: Node) -> Pid | None:
-        return node.process.session if node.process else node.pid if node.makes_session else None
+    def _refuse_sharing(self, process: Process, other: Node) -> None:
+        for table in common_tables(process, other.process):
+            raise CannotHonour(
+                f"process {process.pid} ({process.name}) shares its {table.replace('_', ' ')} with "
+                f"process {other.pid}, which was never in the session that it was born into"
+            )
+
+    def _session_of(self, node: Node) -> Pid:
+        """Return the session of a node in the end."""
+        while node.process is None and not node.makes_session:
+            if node.creator is None:
+                return OUTSIDE
+            node = node.creator
+        return node.process.session if node.process else node.pid
 
     def _born_of(self, node: Node, creator: Node, *, after_setsid: bool) -> None:
         node.creator = creator
         (creator.after_setsid if after_setsid else creator.before_setsid).append(node)
-        if node.process is None or creator.process is None:
+        if node.process is None or node.process.state is None:
             return
-        child, maker = node.process.state, creator.process.state
-        if child is None or maker is None:
+        real = creator
+        while real.is_stand_in and real.creator is not None:
+            real = real.creator
+        shared = common_tables(node.process, creator.process)
+        for table in shared:
+            node.flags |= _SHARED[table]
+        if real.process is None or real.process.state is None:
             return
-        if child.memory == maker.memory:
-            node.flags |= CLONE_VM
-            creator.inherits.add(node.pid)
-        elif self._shares_pages(node.process, creator.process):
-            creator.inherits.add(node.pid)
-        node.flags |= CLONE_FILES if child.files == maker.files else 0
-        node.flags |= CLONE_FS if child.filesystem == maker.filesystem else 0
-        node.flags |= CLONE_SIGHAND if child.signal_actions == maker.signal_actions else 0
+        if "memory" in shared or self._shares_pages(node.process, real.process):
+            below = node
+            while below is not real and below.creator is not None:  # stand-ins hand the pages on
+                below.creator.inherits.add(below.pid)
+                below = below.creator
 
     def _born_elsewhere(self, node: Node, parent: Node, session: Pid) -> None:
         """Let a process be born into a session that its parent never was in."""
-        leader = self._nodes.get(session)
-        if leader is None:
-            leader = self._stand_in(session, parent, makes_session=True)
-        if leader.parent is parent:
-            node.flags |= CLONE_PARENT
+        leader = self._leader(session)
+        exit_signal = leader.process.exit_signal if leader.process else _SIGCHLD
+        assert node.process is not None
+        if leader.parent is parent and exit_signal == node.process.exit_signal:
             self._born_of(node, leader, after_setsid=True)
         else:
-            # the parent adopted it: born of a stand-in below the leader, orphaned when that goes
             between = self._stand_in(self._unused(), leader)
+            between.hands_to = parent
             self._born_of(node, between, after_setsid=True)
 
+    def _leader(self, session: Pid) -> Node:
+        if session in self._known:
+            return self._place(session)
+        if session not in self._nodes:
+            # below all who adopted one of its members, so that each of them can do it again
+            adopters = self._births.adopters(session)
+            deepest = max(adopters, key=self._births.depth, default=INIT)
+            self._stand_in(session, self._place(deepest), makes_session=True)
+        return self._nodes[session]
+
     def _unused(self) -> Pid:
-        while self._next_free in self._known:
-            self._next_free += 1
         self._next_free += 1
         return Pid(self._next_free - 1)
 
@@ -182,34 +204,35 @@ class _Planner:
         self._order.append(node)
         return node
 
-    def _place_in_group(self, process: Process) -> None:
+    def _place_in_group(self, process: Process, has_namesakes: bool) -> None:
         node = self._nodes[process.pid]
-        if process.group == process.pid or node.makes_session or process.group == OUTSIDE:
+        if node.makes_session or process.group == process.pid:
             return
-        if process.group == self._group_at_birth(node):
+        if has_namesakes:
+            # It founded a group that it has left, and others are in there: somebody must stay until they are.
+            node.makes_group = True
+            self._stand_in(self._unused(), node).joins_group = process.pid
+        elif process.group == self._group_at_birth(node):
             return
+        if process.group == OUTSIDE:
+            raise CannotHonour(f"process {process.pid} ({process.name}) is in a group that it cannot go back to")
         if process.group not in self._nodes:
-            member_of = node.creator
-            assert member_of is not None
-            self._stand_in(process.group, self._in_session(process, member_of), makes_group=True)
+            self._stand_in(process.group, self._in_session(process, node.creator), makes_group=True)
         node.joins_group = process.group
 
-    def _in_session(self, process: Process, creator: Node) -> Node:
-        if self._session_of(creator) == process.session:
-            return creator
-        node = self._nodes.get(process.session)
-        if node is None:
-            raise CannotHonour(
-                f"process group {process.group} of process {process.pid} has no leader, and session "
-                f"{process.session} has nobody who could stand in for it"
-            )
-        return node
+    def _in_session(self, process: Process, creator: Node | None) -> Node:
+        for node in (creator, self._origin, self._nodes.get(process.session)):
+            if node is not None and self._session_of(node) == process.session:
+                return node
+        raise CannotHonour(
+            f"process group {process.group} of process {process.pid} has no leader, and session "
+            f"{process.session} has nobody who could stand in for it"
+        )
 
-    def _group_at_birth(self, node: Node) -> Pid | None:
+    def _group_at_birth(self, node: Node) -> Pid:
         creator = node.creator
         while creator is not None:
-            born_after = node in creator.after_setsid
-            if creator.makes_group or (creator.makes_session and born_after):
+            if creator.makes_session and node in creator.after_setsid:
                 return creator.pid
             node, creator = creator, creator.creator
-        return None
+        return OUTSIDE
