@@ -68,25 +68,35 @@ class Job:
         return image
 
     def checkpoint_killed_when(self, moment: Callable[[], bool]) -> None:
-        """Start a checkpoint and kill -9 it at a certain moment; there must be no image then."""
-        # Asked in a loop of our own: nothing tells of a seized task, and the moments are short.
-        deadline = Deadline.after(20)
-        process, stem = self.orch.start("checkpoint", "--cgroup", self.name, "-o", str(self.image))
-        while not moment():
-            if process.poll() is not None or deadline.passed:
-                process.kill()
-                process.wait()
-                raise CommandFailed(f"the moment to kill it never came ({stem.name})\n{self.orch.transcript()}")
-        process.kill()
-        process.wait()
+        """Start a checkpoint and kill -9 it at a certain moment; there must be no image then.
+
+        Nothing tells of a seized task, and such moments are short: one that was missed is waited for again.
+        """
+        deadline = Deadline.after(30)
+        while not self._killed_at(moment):
+            self.image.unlink(missing_ok=True)
+            if deadline.passed:
+                raise CommandFailed(f"the moment to kill it never came\n{self.orch.transcript()}")
         if self.image.exists():
             raise CommandFailed("an image is there although its checkpoint was killed")
 
+    def _killed_at(self, moment: Callable[[], bool]) -> bool:
+        process, _ = self.orch.start("checkpoint", "--cgroup", self.name, "-o", str(self.image))
+        try:
+            while process.poll() is None:
+                if moment():
+                    process.kill()
+                    return process.wait() < 0
+            return False
+        finally:
+            process.kill()
+            process.wait()
+
     def is_traced(self) -> bool:
         """Tell whether a process of the job has a tracer."""
-        for pid in self.pids():
+        for task in self.tasks():
             with contextlib.suppress(OSError):
-                if "\nTracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text(errors="replace"):
+                if "\nTracerPid:\t0\n" not in (task / "status").read_text(errors="replace"):
                     return True
         return False
 
@@ -100,6 +110,14 @@ class Job:
                     if os.readlink(f"/proc/{pid}/fd/{fd}").startswith(str(self.image.parent) + "/"):
                         return True
         return False
+
+    def tasks(self) -> list[Path]:
+        """List the threads of the job, as their directories in /proc."""
+        found: list[Path] = []
+        for pid in self.pids():
+            with contextlib.suppress(OSError):
+                found += Path(f"/proc/{pid}/task").iterdir()
+        return found
 
     def pids(self) -> list[int]:
         """List the processes in the job's cgroups."""

@@ -11,7 +11,6 @@ PROGRAMS = [
     Program("tree"),
     Program("many_processes", seconds=60),
     Program("threads"),
-    Program("leader_exited"),
     Program("zombies"),
     Program("zombie_identity"),
     Program("stopped"),
