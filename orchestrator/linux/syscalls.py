@@ -43,7 +43,7 @@ msgget                68    186   hex oct
 msgctl                71    187   int int ptr
 msgsnd                69    189   int ptr size int
 dup                   32    23    fd
-dup3                  292   24    fd fd oflags
+dup3                  292   24    fd fd fdflags
 pause                 34    -
 nanosleep             35    101   ptr ptr
 clock_nanosleep       230   115   int int ptr ptr
@@ -155,7 +155,7 @@ epoll_ctl             233   21    fd int fd ptr
 inotify_init1         294   26    hex
 inotify_add_watch     254   27    fd str hex
 inotify_rm_watch      255   28    fd int
-pipe2                 293   59    ptr oflags
+pipe2                 293   59    ptr fdflags
 splice                275   76    fd ptr fd ptr size hex
 tee                   276   77    fd fd size hex
 vmsplice              278   75    fd ptr int hex

@@ -190,6 +190,14 @@ class Tape:
                 raise TapeError(self, entry, -result)
         return played
 
+    def calls(self) -> Iterator[tuple[str, tuple[Argument, ...]]]:
+        """Yield every entry: the call's name and its arguments."""
+        return iter(self._calls)
+
+    def content(self, block: Block) -> bytes:
+        """Return the bytes of a block as they will travel, but for the pointers in it."""
+        return bytes(self._data[block.offset : block.offset + block.size])
+
     def entries(self) -> Iterator[str]:
         """Render every entry."""
         return (self.render_entry(entry) for entry in range(len(self._calls)))
@@ -204,7 +212,7 @@ class Tape:
             elif isinstance(argument, Result):
                 shown.append(f"${argument.entry}")
             elif isinstance(argument, Block):
-                shown.append(bytes(self._data[argument.offset : argument.offset + argument.size]))
+                shown.append(self.content(argument))
             else:
                 shown.append("&data")
         return render_call(name, shown)

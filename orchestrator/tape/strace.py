@@ -88,6 +88,8 @@ def _argument(kind: str, value: int) -> str:
             return _flags(value, _CLONE)
         case "oflags":
             return _open_flags(value)
+        case "fdflags":
+            return _flags(value, _OPEN)
         case "signal":
             return _signal(value)
         case "fcntl":

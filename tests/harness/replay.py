@@ -10,6 +10,7 @@ import os
 import re
 import resource
 import signal
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -200,7 +201,7 @@ class Target:
         self.process = process or Process(lambda: None)
         pid = self.process.pid
         hold(HostTid(pid))
-        wait_held(HostTid(pid))
+        wait_held(HostTid(pid), time.monotonic() + 60)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
         memory = ProcMemory(pid)
         self._memory = memory

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -159,7 +160,7 @@ def _bare(descriptors: Mapping[int, int]) -> HostPid:
 def _play(pid: HostPid, tape: Tape) -> None:
     task = HostTid(pid)
     hold(task)
-    wait_held(task)
+    wait_held(task, time.monotonic() + 60)
     memory = ProcMemory(pid)
     tracee = Tracee(task, Pid(pid), Tid(pid), memory, seed.SYSCALL)
     tracee.load()

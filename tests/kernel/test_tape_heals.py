@@ -139,7 +139,7 @@ def in_tracer(pid: int, work: Callable[[], None], last: int) -> int:
 
 @contextlib.contextmanager
 def held(pid: HostPid) -> Iterator[HeldJob]:
-    job = HeldJob()
+    job = HeldJob(timeout=60)
     try:
         job.seize_tree(pid)
         job.wait()

@@ -16,7 +16,7 @@ PAGE = 4096
 _SPECIAL = {
     b"[vdso]": "vdso", b"[vvar]": "vvar", b"[vvar_vclock]": "vvar_vclock", b"[vsyscall]": "vsyscall",
 }  # fmt: skip
-_REMADE_FLAGS = frozenset(("gd", "lo", "lf", "dc", "wf", "dd", "hg", "nh", "mg", "nr", "sr", "rr", "sl"))
+_REMADE_FLAGS = frozenset(("gd", "lo", "lf", "dc", "wf", "dd", "hg", "nh", "mg", "nr", "sr", "rr"))
 _REFUSED_FLAGS = {
     "ht": "huge pages of hugetlbfs",
     "um": "registered with userfaultfd (missing pages)",
@@ -25,6 +25,7 @@ _REFUSED_FLAGS = {
     "pf": "memory of a device",
     "ss": "a shadow stack",
     "dp": "droppable memory",
+    "sl": "memory sealed with mseal",
 }
 
 

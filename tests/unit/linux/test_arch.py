@@ -248,7 +248,9 @@ def test_the_seed_is_a_program_of_one_page() -> None:
 
 
 def test_call_numbers_in_the_code_are_those_of_the_table() -> None:
-    loaded = [int(o.split(", ")[1], 0) for _, m, o in disassembled(arch.INIT_REAP) if m == "mov" and o.startswith("eax")]
+    loaded = [
+        int(o.split(", ")[1], 0) for _, m, o in disassembled(arch.INIT_REAP) if m == "mov" and o.startswith("eax")
+    ]
     assert loaded == [syscalls.SYSCALLS[name].x86_64 for name in ("wait4", "write", "exit_group")]
     stone = disassembled(arch._STONE_HEAD)
     assert stone[1][2] == f"eax, {syscalls.SYSCALLS['rt_sigprocmask'].x86_64:#x}"
@@ -268,7 +270,8 @@ def test_numbers_are_those_of_the_headers(column: str, header: str, prefix: str)
     if not path.exists():
         pytest.skip(f"no {header}")
     defined = {
-        name: int(number) for name, number in re.findall(rf"^#define {prefix}(\w+)\s+(\d+)$", path.read_text(), re.M)
+        name: int(number)
+        for name, number in re.findall(rf"^#define {prefix}(\w+)\s+(\d+)$", path.read_text(), re.MULTILINE)
     }
     # asm-generic names by their 32-bit ancestors what a 64-bit kernel has under the plain name
     renamed = {"newfstatat": "fstatat", "pread64": "pread64", "pwrite64": "pwrite64"} if column == "aarch64" else {}
@@ -296,7 +299,7 @@ def test_a_missing_column_raises() -> None:
 def test_arguments_are_of_known_kinds() -> None:
     kinds = {kind for row in syscalls.SYSCALLS.values() for kind in row.arguments}
     assert kinds <= {
-        "addr", "arg", "clone", "dirfd", "fcntl", "fd", "hex", "int", "madvice", "mapflags", "oct", "off", "oflags",
-        "pid", "prctl", "prot", "ptr", "signal", "size", "str", "tid", "whence",
+        "addr", "arg", "clone", "dirfd", "fcntl", "fd", "fdflags", "hex", "int", "madvice", "mapflags", "oct", "off",
+        "oflags", "pid", "prctl", "prot", "ptr", "signal", "size", "str", "tid", "whence",
     }  # fmt: skip
     assert all(len(row.arguments) <= 6 for row in syscalls.SYSCALLS.values())
