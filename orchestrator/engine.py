@@ -18,7 +18,7 @@ from orchestrator.image.reader import ImageFile
 from orchestrator.image.writer import ImageWriter
 from orchestrator.kill import KILL_SECONDS, await_supervisor
 from orchestrator.kinds.files.references import check_references
-from orchestrator.linux.procfs import read_file
+from orchestrator.restore.baseline import own_baseline
 from orchestrator.restore.checks import check
 from orchestrator.restore.decoded import KnownSnapshot
 from orchestrator.restore.job import Restore
@@ -150,16 +150,16 @@ def dry_run(image: ImageFile, snapshot: Snapshot, options: RestoreOptions) -> It
 
 
 def _restore(image: ImageFile, snapshot: Snapshot, options: RestoreOptions, cgroup: str | None) -> Restore:
+    baseline = own_baseline()
     surroundings = Surroundings(
         snapshot.namespaces,
         snapshot.clocks,
         new=options.new,
         host_pids=options.host_pids,
         cgroup=cgroup,
-        seed_cgroup=None,
-        oom_score_adj=int(read_file("/proc/self/oom_score_adj")),
+        baseline=baseline,
     )
-    return Restore(image, snapshot, surroundings, options.inherited)
+    return Restore(image, snapshot, surroundings, options.inherited, baseline)
 
 
 def _status(fd: int, ended: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import signal
 import time
@@ -235,15 +234,33 @@ class HeldJob:
             if not process.is_zombie:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.host, 9)
-        for tid in reversed(self._seized):  # a leader's end is told when its other threads are gone
-            try:
-                os.waitpid(tid, ptrace.WALL)  # a traced task's end is told to its tracer first
-            except OSError as error:
-                if error.errno != errno.ECHILD:
-                    raise
+        self._reap()
         self._seized.clear()
         self._tracees.clear()
         self.release()
+
+    def _reap(self) -> None:
+        """Wait for the end of every task: it is told to its tracer first.
+
+        In whichever order they come: a leader ends when its other threads are reaped, and in process 1 of a PID
+        namespace one thread, no matter which, when everybody else there is.
+        """
+        left = self._seized[::-1]
+        pause = 0.00005
+        while left:
+            waiting = [tid for tid in left if not _ended(tid)]
+            if len(waiting) == len(left):
+                time.sleep(pause)
+                pause = min(2 * pause, 0.005)
+            left = waiting
+
+
+def _ended(tid: HostTid) -> bool:
+    try:
+        found, status = os.waitpid(tid, ptrace.WALL | os.WNOHANG)
+    except ChildProcessError:  # somebody else's by now
+        return True
+    return found != 0 and not os.WIFSTOPPED(status)
 
 
 def _living_threads(pid: int) -> list[int]:

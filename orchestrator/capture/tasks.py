@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.capture.hold import HeldJob, HeldProcess
 from orchestrator.capture.sharing import SharedStructures
+from orchestrator.capture.threads import read_threads
 from orchestrator.errors import CaptureFailed
 from orchestrator.ids import FarAddr, HostPid, ObjectId, Pid, Tid
 from orchestrator.kinds.files.kind import FileTable
@@ -30,8 +31,8 @@ from orchestrator.kinds.task.process import OUTSIDE, Process, ProcessState, Thre
 from orchestrator.linux import kcmp, ptrace
 from orchestrator.linux.arch import x86_64 as arch
 from orchestrator.linux.proc_maps import MapLine, read_maps
-from orchestrator.linux.proc_misc import cgroup_of, read_oom_score_adj, read_timers
-from orchestrator.linux.proc_status import read_status
+from orchestrator.linux.proc_misc import cgroup_of, read_coredump_filter, read_oom_score_adj, read_timers
+from orchestrator.linux.proc_status import Status
 from orchestrator.snapshot import Clocks
 from orchestrator.tape.build import Played, Tape
 from orchestrator.tape.tracee import Tracee
@@ -109,15 +110,19 @@ class JobCapture:
         if process.is_zombie:
             self.processes.append(Process(**common, threads=[], exit_status=process.stat.exit_code))  # type: ignore[arg-type]
             return
-        if not self._can_ask(process):
+        self._note_terminal(process)
+        before = len(self._scope.blockers.unsupported)
+        self._note_unaskable(process)
+        statuses = read_threads(process, self._scope)
+        if len(self._scope.blockers.unsupported) > before:
             return
         vm, new_memory = self._vm.identify(process.host)
         self._lend_workspace(process, vm)
         sig, new_actions = self._sig.identify(process.host)
         threads = []
         leader: tuple[Asked, Played] | None = None
-        for thread in process.threads:
-            asked, played, record = self._capture_thread(process, thread, with_process=thread is process.leader)
+        for thread, thread_status in statuses:
+            asked, played, record = self._capture_thread(process, thread, thread_status)
             threads.append(record)
             leader = leader or (asked, played)
         assert leader is not None
@@ -148,18 +153,28 @@ class JobCapture:
         )  # fmt: skip
         self.processes.append(Process(**common, threads=threads, state=state))  # type: ignore[arg-type]
 
-    def _can_ask(self, process: HeldProcess) -> bool:
+    def _note_unaskable(self, process: HeldProcess) -> None:
         scope, pid = self._scope, process.host
-        before = len(scope.blockers.unsupported)
         if not process.threads or int(process.threads[0].tid) != pid:
             scope.unsupported(pid, "main thread", "it has ended while other threads live on")
         elif not arch.is_64_bit(process.leader.registers):
             scope.unsupported(pid, "32-bit code", "only 64-bit processes can be saved")
         elif not process.leader.syscall_at:
             scope.unsupported(pid, "no vDSO", "the process has unmapped its vDSO")
-        if process.status.seccomp:
-            scope.unsupported(pid, "seccomp filter", "system call filters are not saved yet")
-        return len(scope.blockers.unsupported) == before
+
+    def _note_terminal(self, process: HeldProcess) -> None:
+        """Note a controlling terminal: the restored session has none."""
+        if not process.stat.tty_nr:
+            return
+        major, minor = os.major(process.stat.tty_nr), os.minor(process.stat.tty_nr)
+        key = f"tty[{major}:{minor}]"
+        if key not in self._scope.externals:
+            self._scope.outside(
+                process.host,
+                "controlling terminal",
+                f"terminal {major}:{minor} does not belong to the job",
+                f"--external '{key}' lets the restored job do without one",
+            )
 
     def _lend_workspace(self, process: HeldProcess, vm: ObjectId) -> None:
         owner = self._workspaces.get(vm)
@@ -169,12 +184,9 @@ class JobCapture:
         else:
             process.workspace = owner.workspace
 
-    def _capture_thread(
-        self, process: HeldProcess, thread: Tracee, *, with_process: bool
-    ) -> tuple[Asked, Played, Thread]:
+    def _capture_thread(self, process: HeldProcess, thread: Tracee, status: Status) -> tuple[Asked, Played, Thread]:
         assert process.workspace is not None
         assert process.memory is not None
-        status = process.status if with_process else read_status(process.host, thread.tid)
         rseq = ptrace.rseq_configuration(thread.tid)
         registers.settle_interrupted_call(
             thread.registers, (status.sig_pnd | status.shd_pnd) & ~status.sig_blk & (1 << 64) - 1
@@ -191,7 +203,7 @@ class JobCapture:
         answers["credentials"] = credentials.ask_credentials(tape, status)
         answers["scheduling"] = scheduling.ask_scheduling(tape)
         answers["addresses"] = userspace.ask_addresses(tape, rseq)
-        if with_process:
+        if thread is process.leader:
             self._ask_process(process, asked)
         played = thread.play(tape, process.workspace)
         self._take_clocks(asked, played)
@@ -243,6 +255,7 @@ class JobCapture:
                 stat.start_code, stat.end_code, stat.start_data, stat.end_data, stat.start_brk, brk, stat.start_stack,
                 stat.arg_start, stat.arg_end, stat.env_start, stat.env_end,
                 process.auxv, self._executable(process), of_process.dumpable, bool(of_process.thp_disable),
+                read_coredump_filter(process.host), memory.lock_future,
             )
         )  # fmt: skip
         unreadable = set(memory.unreadable)

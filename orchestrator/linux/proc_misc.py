@@ -89,9 +89,14 @@ def read_timers(pid: int) -> list[PosixTimerLine]:
     return parse_timers(read_file(f"/proc/{pid}/timers"))
 
 
-def read_oom_score_adj(pid: int) -> int:
+def read_oom_score_adj(pid: int | str) -> int:
     """Read the OOM killer's adjustment, -1000 to 1000."""
     return int(read_record(f"/proc/{pid}/oom_score_adj"))
+
+
+def read_coredump_filter(pid: int | str) -> int:
+    """Read which mappings a core dump of a process holds, as bits. See core(5)."""
+    return int(read_record(f"/proc/{pid}/coredump_filter"), 16)
 
 
 def read_timerslack(pid: int) -> int:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from orchestrator.ids import ObjectId
 from orchestrator.kinds.task import attributes, credentials, limits, scheduling
 from orchestrator.kinds.task.filesystem import FilesystemContext
+from orchestrator.linux.proc_misc import read_coredump_filter, read_oom_score_adj
 from orchestrator.linux.proc_status import read_status
 from orchestrator.tape.build import Tape
 from orchestrator.tape.here import play_here
@@ -21,6 +22,7 @@ class Baseline(NamedTuple):
     attributes: attributes.ThreadAttributes
     filesystem: FilesystemContext
     oom_score_adj: int
+    coredump_filter: int
 
 
 def own_baseline() -> Baseline:
@@ -32,7 +34,13 @@ def own_baseline() -> Baseline:
     how = scheduling.ask_scheduling(tape)
     single = attributes.ask_thread(tape, status, b"orch-init")
     played = play_here(tape)
-    with open("/proc/self/oom_score_adj", "rb") as file:
-        oom = int(file.read())
     context = FilesystemContext(ObjectId(-1), "/", "/", 0)  # the first process sees to it
-    return Baseline(who(played), bounds(played), how(played), single(played), context, oom)
+    return Baseline(
+        who(played),
+        bounds(played),
+        how(played),
+        single(played),
+        context,
+        read_oom_score_adj("self"),
+        read_coredump_filter("self"),
+    )

@@ -30,7 +30,7 @@ from orchestrator.linux import ptrace
 from orchestrator.linux.arch import x86_64 as arch
 from orchestrator.linux.proc_maps import read_maps
 from orchestrator.restore import seed
-from orchestrator.restore.baseline import own_baseline
+from orchestrator.restore.baseline import Baseline
 from orchestrator.restore.layout import Layout, plan_layout
 from orchestrator.restore.plan import Compiler, Plan, ProcessTapes, add_clone, parked
 from orchestrator.restore.play import Actor, Birth, Stage, first_stop, resume
@@ -91,11 +91,13 @@ class Restore:
         snapshot: Snapshot,
         surroundings: Surroundings,
         inherited: Mapping[str, int],
+        baseline: Baseline,
     ) -> None:
         self._image = image
         self._snapshot = snapshot
         self._surroundings = surroundings
         self._given = inherited
+        self._baseline = baseline
         self._layout = plan_layout(snapshot.memories, depot_base(snapshot.file_tables, snapshot.files), ARENA_BYTES)
         # extras of the kinds (memory objects, unlinked files) lie between the files and our own descriptors
         self._standing = Descriptors(self._layout, len(snapshot.files) + len(snapshot.objects) + _EXTRAS)
@@ -145,7 +147,7 @@ class Restore:
         compiler = Compiler(
             self._snapshot,
             self._layout,
-            own_baseline(),
+            self._baseline,
             backings,
             place_files,
             special_sizes(self._snapshot),
@@ -175,7 +177,7 @@ class Restore:
             own_init = plan.tree.origin.process is not None
             first = self._found(stage, seed_actor, own_init=own_init)
             child = HostPid(first.tracee.tid)
-            self._surroundings.inside(stage, first, depot_tape)
+            self._surroundings.inside(stage, first, depot_tape, own_init=own_init)
             self._grow(stage, first, plan)
             self._finish(stage, plan)
             self._wake(stage, first, own_init=own_init)
@@ -214,7 +216,6 @@ class Restore:
         numbers = self._standing.numbers
         pid = seed.spawn({numbers[name]: fd for name, fd in ours.items()})
         try:
-            self._surroundings.place_seed(pid)
             first_stop(pid)
             base = arch.unpack_registers(ptrace.get_regset(pid, ptrace.NT_PRSTATUS))
             arch.forget_call(base)
@@ -324,7 +325,8 @@ class Restore:
         for process in reversed(self._snapshot.processes):
             if process.state is None:
                 continue
-            self._surroundings.settle(process, self._hosts[process.pid])
+            memory = self._snapshot.memories[process.state.memory]
+            self._surroundings.settle(process, memory, self._hosts[process.pid])
             shared = 0
             for info in process.state.pending:
                 shared |= 1 << int.from_bytes(info[:4], "little") - 1

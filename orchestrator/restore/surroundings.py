@@ -8,10 +8,14 @@ from typing import Any
 
 from orchestrator.ids import HostPid
 from orchestrator.kinds.files.kind import Depot
+from orchestrator.kinds.memory.record import AddressSpace
 from orchestrator.kinds.task.process import Process
-from orchestrator.linux.nsfs import CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWTIME
+from orchestrator.linux.mountinfo import cgroup1_mount, cgroup2_mount
+from orchestrator.linux.nsfs import CLONE_NEWCGROUP, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWTIME
+from orchestrator.linux.proc_misc import cgroup_of
 from orchestrator.namespaces.registry import NAMESPACE_KINDS
 from orchestrator.namespaces.time import TimeNamespace, initial_clocks, offsets
+from orchestrator.restore.baseline import Baseline
 from orchestrator.restore.play import Actor, Stage
 from orchestrator.restore.tree import Node
 from orchestrator.snapshot import Clocks
@@ -29,18 +33,16 @@ class Surroundings:
         new: frozenset[str],
         host_pids: bool,
         cgroup: str | None,
-        seed_cgroup: str | None,
-        oom_score_adj: int,
+        baseline: Baseline,
     ) -> None:
         self._records = {namespace.kind: namespace for namespace in namespaces}
         self._clocks = clocks
         self._cgroup = cgroup
-        self._seed_cgroup = seed_cgroup
-        self._oom = oom_score_adj
+        self._baseline = baseline
         self.cgroup_fd = _open_cgroup2(cgroup)
         """Our descriptor of the job's cgroup, if that is of version 2."""
         private = {kind for kind, namespace in self._records.items() if namespace.private}
-        self.new = (private | new | {"time"}) - {"cgroup"}
+        self.new = private | new | {"time"}
         if host_pids:
             self.new -= {"pid"}
         else:
@@ -49,7 +51,7 @@ class Surroundings:
         self.flags = 0
         for kind in self.new:
             self.flags |= NAMESPACE_KINDS[kind].clone_flag
-        self.flags &= ~CLONE_NEWTIME
+        self.flags &= ~(CLONE_NEWTIME | CLONE_NEWCGROUP)
         assert not self.new_pid_namespace or self.flags & (CLONE_NEWPID | CLONE_NEWNS)
 
     def close(self) -> None:
@@ -57,11 +59,6 @@ class Surroundings:
         if self.cgroup_fd is not None:
             os.close(self.cgroup_fd)
             self.cgroup_fd = None
-
-    def place_seed(self, pid: HostPid) -> None:
-        """Put the seed, and so process 1, into a cgroup that is not the job's."""
-        if self._seed_cgroup:
-            _attach(self._seed_cgroup, pid)
 
     def clone_tape(self, stage: Stage, seed: Actor) -> Tape:
         """Return the tape to which the clone of process 1 is added; makes the time namespace."""
@@ -86,9 +83,11 @@ class Surroundings:
             if handler.fill is not None and record is not None and record.private and record.body is not None:
                 handler.fill(record.body, depot)
 
-    def inside(self, stage: Stage, first: Actor, depot: Tape) -> None:
+    def inside(self, stage: Stage, first: Actor, depot: Tape, *, own_init: bool) -> None:
         """Rebuild the namespaces in process 1, then open everything."""
         host = HostPid(first.tracee.tid)
+        if "cgroup" in self.new:
+            self._narrow_cgroup_view(stage, first, stays=own_init)
         for kind, handler in NAMESPACE_KINDS.items():
             if kind not in self.new:
                 continue
@@ -105,6 +104,18 @@ class Surroundings:
                 handler.outside(body, host)
         stage.play(first, depot)
 
+    def _narrow_cgroup_view(self, stage: Stage, first: Actor, *, stays: bool) -> None:
+        """Make a cgroup namespace in process 1: its root is where that is then, which is to be the job's cgroup."""
+        host = HostPid(first.tracee.tid)
+        home = _own_cgroup(version=1 if self.cgroup_fd is None else 2) if self._cgroup else None
+        if self._cgroup:
+            _attach(self._cgroup, host)
+        tape = Tape("process 1: new cgroup namespace")
+        tape.unshare(CLONE_NEWCGROUP)
+        stage.play(first, tape)
+        if home and not stays:
+            _attach(home, host)
+
     def born(self, node: Node, host: HostPid) -> None:
         """Put a root of the job into the job's cgroup, if it was not born there; its children follow by birth."""
         if (
@@ -115,16 +126,23 @@ class Surroundings:
         ):
             _attach(self._cgroup, host)
 
-    def settle(self, process: Process, host: HostPid) -> None:
+    def settle(self, process: Process, memory: AddressSpace, host: HostPid) -> None:
         """Set from outside what a task cannot set itself, or not with the credentials it has by now."""
         assert process.state is not None
         if process.state.cgroup and self._cgroup:
             directory = os.path.join(self._cgroup, process.state.cgroup)
             os.makedirs(directory, exist_ok=True)
             _attach(directory, host)
-        if process.state.oom_score_adj != self._oom:
-            with open(f"/proc/{host}/oom_score_adj", "w", encoding="ascii") as file:
-                file.write(str(process.state.oom_score_adj))
+        if process.state.oom_score_adj != self._baseline.oom_score_adj:
+            _write(f"/proc/{host}/oom_score_adj", str(process.state.oom_score_adj))
+        if memory.coredump_filter != self._baseline.coredump_filter:
+            _write(f"/proc/{host}/coredump_filter", f"{memory.coredump_filter:#x}")
+
+
+def _own_cgroup(version: int) -> str:
+    """Find the directory of the cgroup that we are in, and process 1 with us."""
+    mount, controllers = (cgroup2_mount(), "") if version == 2 else (cgroup1_mount("freezer"), "freezer")
+    return f"{mount}{cgroup_of(os.getpid())[controllers]}"
 
 
 def _open_cgroup2(directory: str | None) -> int | None:
@@ -134,8 +152,12 @@ def _open_cgroup2(directory: str | None) -> int | None:
 
 
 def _attach(directory: str, pid: HostPid) -> None:
-    fd = os.open(os.path.join(directory, "cgroup.procs"), os.O_WRONLY | os.O_CLOEXEC)
+    _write(os.path.join(directory, "cgroup.procs"), str(pid))
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        os.write(fd, str(pid).encode())
+        os.write(fd, text.encode())
     finally:
         os.close(fd)

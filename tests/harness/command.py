@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.descendants import descendants, whereabouts
+
 SECONDS = float(os.environ.get("ORCH_TESTS_SECONDS", "60"))
 """How long one command may take before it counts as hung."""
 
@@ -69,9 +71,12 @@ class Orch:
         try:
             code = process.wait(SECONDS)
         except subprocess.TimeoutExpired:
+            where = "\n".join(whereabouts(pid) for pid in [process.pid, *descendants(process.pid)])
             process.send_signal(signal.SIGKILL)
             process.wait()
-            raise CommandFailed(f"orch {' '.join(argv)} took over {SECONDS:.0f} s\n{self.transcript()}") from None
+            raise CommandFailed(
+                f"orch {' '.join(argv)} took over {SECONDS:.0f} s\n{where}\n{self.transcript()}"
+            ) from None
         out = stem.with_suffix(".out").read_text(errors="replace")
         err = stem.with_suffix(".err").read_text(errors="replace")
         return Finished(tuple(argv), code, out, err)

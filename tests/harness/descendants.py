@@ -66,6 +66,16 @@ def describe(pid: int) -> str:
     return f"{pid} ({fields.get('Name', '?')}) {fields.get('State', '?')}{traced}: {command or 'no command line'}"
 
 
+def whereabouts(pid: int) -> str:
+    """Say what a process is and in which system calls its threads wait."""
+    lines = [describe(pid)]
+    for thread in sorted(Path(f"/proc/{pid}/task").glob("*")):
+        for name in ("syscall", "stack"):
+            with contextlib.suppress(OSError):
+                lines += [f"  {thread.name} {name}: {line}" for line in (thread / name).read_text().splitlines()]
+    return "\n".join(lines)
+
+
 def reap() -> None:
     """Collect every child that has ended, without waiting."""
     with contextlib.suppress(ChildProcessError):

@@ -27,7 +27,7 @@ LIMITS = Limits(tuple((0, 0) for _ in range(16)))
 SCHEDULING = Scheduling(0, 0, 0, 0, 0, 0, 0, 0, 0, b"\1", 0, 0)
 ATTRIBUTES = ThreadAttributes(b"x", 0, False, 0)
 BASELINE = Baseline(
-    CREDENTIALS, LIMITS, SCHEDULING, ATTRIBUTES, FilesystemContext(ObjectId(-1), "/", "/", 0), 0
+    CREDENTIALS, LIMITS, SCHEDULING, ATTRIBUTES, FilesystemContext(ObjectId(-1), "/", "/", 0), 0, 0x33
 )  # fmt: skip
 BACKINGS = Backings(100, 4096, lambda of: 200 + of, lambda of: 300 + of, lambda _of, _vma, _tape: None)
 ARENA_BYTES = 1 << 20

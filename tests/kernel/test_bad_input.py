@@ -198,6 +198,36 @@ class TestRefusedCheckpoint:
         argv = ("checkpoint", "--cgroup", job.name, "-o", str(job.image), "--kill")
         refused(run, 20, *argv, says_also=("leader_exited", "main thread"))
 
+    def test_threads_that_differ(self, job: Job) -> None:
+        run = Run(Program("unlike_threads"), job)
+        run.start()
+        argv = ("checkpoint", "--cgroup", job.name, "-o", str(job.image), "--kill")
+        words = (
+            "descriptor table of thread",
+            "working directory, root and umask of thread",
+            "seccomp filter of thread",
+        )
+        refused(run, 20, *argv, says_also=words)
+
+    def test_controlling_terminal(self, job: Job) -> None:
+        master, slave = os.openpty()
+        try:
+            path = os.ttyname(slave)
+            number = f"tty[{os.major(os.fstat(slave).st_rdev)}:{os.minor(os.fstat(slave).st_rdev)}]"
+            run = Run(Program("controlling_terminal", (path,)), job)
+            run.start()
+            argv = ("checkpoint", "--cgroup", job.name, "-o", str(job.image), "--kill")
+            refused(run, 21, *argv, says_also=("controlling terminal", number))
+        finally:
+            os.close(slave)
+            os.close(master)
+
+    def test_memory_is_sealed(self, job: Job) -> None:
+        run = Run(Program("seals_memory"), job)
+        run.start()
+        argv = ("checkpoint", "--cgroup", job.name, "-o", str(job.image), "--kill")
+        refused(run, 20, *argv, says_also=("memory sealed with mseal",))
+
     def test_not_self_contained(self, job: Job) -> None:
         os.mkfifo(job.files / "outside")
         run = Run(Program("fifo_reader"), job)

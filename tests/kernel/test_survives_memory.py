@@ -28,6 +28,7 @@ PROGRAMS = [
     Program("cow_sharing"),
     Program("big_memory", seconds=60),
     Program("many_mappings", seconds=60),
+    Program("locks_future_memory"),
     Program("sysv_shm"),
 ]
 

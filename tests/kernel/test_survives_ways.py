@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from harness.job import Job
 from harness.program import Program, Run
 from harness.ways import MORE_WAYS, Way
 
@@ -27,3 +28,13 @@ PROGRAMS = [
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.id)
 def test_survives(run: Run, way: Way) -> None:
     way(run)
+
+
+@pytest.mark.parametrize("new", ["cgroup", "cgroup,pid,mnt"])
+def test_the_jobs_cgroup_is_the_root_of_its_cgroup_namespace(job: Job, new: str) -> None:
+    run = Run(Program("sees_cgroup", run_options=("--new", new)), job)
+    run.start()
+    for _ in range(2):
+        job.checkpoint_and_kill()
+        job.restore()
+    run.must_pass()

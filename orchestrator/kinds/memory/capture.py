@@ -13,6 +13,7 @@ from orchestrator.linux import pagemap
 from orchestrator.linux.proc_maps import MapLine, VmFlags, read_smaps_flags
 
 PAGE = 4096
+_MCL_FUTURE, _MCL_ONFAULT = 2, 4
 _SPECIAL = {
     b"[vdso]": "vdso", b"[vvar]": "vvar", b"[vvar_vclock]": "vvar_vclock", b"[vsyscall]": "vsyscall",
 }  # fmt: skip
@@ -62,6 +63,8 @@ class CapturedMemory:
         """Those of them that it has no permission to read."""
         self._pagemap = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
         self._stored: list[StoredRun] | None = None
+        self.lock_future = 0
+        """The mlockall(2) flags for mappings to come."""
 
     def entries(self, start: int, end: int) -> memoryview:
         """Return the raw pagemap entries of [start, end)."""
@@ -99,9 +102,11 @@ def capture_memory(
 ) -> CapturedMemory:
     """Describe the mappings of a held process and place its pages; ``ignore`` is where our own workspace lies."""
     memory = CapturedMemory(pid)
-    mapped = [(line, flags) for line, flags in read_smaps_flags(pid) if line.start != ignore]
     lines = []
-    for line, flags in mapped:
+    for line, flags in read_smaps_flags(pid):
+        if line.start == ignore:
+            memory.lock_future = _lock_future(flags)
+            continue
         refused = [_REFUSED_FLAGS[flag] for flag in flags if flag in _REFUSED_FLAGS]
         if line.path in _SPECIAL:
             lines.append((line, flags))
@@ -114,6 +119,13 @@ def capture_memory(
     for line, flags in lines:
         memory.vmas.append(_capture_vma(pid, line, flags, mappers, memory, regions, writer, ignore))
     return memory
+
+
+def _lock_future(flags: VmFlags) -> int:
+    """Say from our own, recent mapping what mlockall(2) asked of mappings to come; the kernel shows it nowhere else."""
+    if "lo" not in flags:
+        return 0
+    return _MCL_FUTURE | (_MCL_ONFAULT if "lf" in flags else 0)
 
 
 def _regions(memory: CapturedMemory, lines: list[tuple[MapLine, VmFlags]]) -> list[pagemap.Region]:

@@ -76,6 +76,8 @@ def rebuild_memory(tape: Tape, wanted: AddressSpace, have: Inherited, backings: 
     for vma in wanted.vmas:
         if vma.backing not in _SPECIAL and vma.backing != "vsyscall":
             _rebuild_vma(tape, vma, kept, before, backings)
+    if wanted.lock_future:
+        tape.mlockall(wanted.lock_future)
     _set_mm(tape, wanted, have, backings)
 
 

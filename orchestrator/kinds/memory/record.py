@@ -70,3 +70,7 @@ class AddressSpace(Record, frozen=True):
     dumpable: int
     """See PR_SET_DUMPABLE in prctl(2)."""
     thp_disable: bool = False
+    coredump_filter: int = 0x33
+    """Which mappings a core dump holds. See core(5)."""
+    lock_future: int = 0
+    """The flags of mlockall(2) for mappings to come: MCL_FUTURE and MCL_ONFAULT."""

@@ -1,0 +1,47 @@
+/* Threads that have each for itself what threads have in common: descriptors, directory, a seccomp filter. */
+#include "selfcheck.h"
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <pthread.h>
+
+static pthread_barrier_t set_up, go_on;
+static pid_t tids[3];
+
+static void filter(void)
+{
+	struct sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+	struct sock_fprog program = {1, &allow};
+	OK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+	OK(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program));
+}
+
+static void *work(void *argument)
+{
+	intptr_t number = (intptr_t)argument;
+	tids[number] = gettid();
+	if (number == 0)
+		OK(unshare(CLONE_FILES));
+	else if (number == 1)
+		OK(unshare(CLONE_FS));
+	else
+		filter();
+	pthread_barrier_wait(&set_up);
+	pthread_barrier_wait(&go_on);
+	return NULL;
+}
+
+int main(int argc, char **argv)
+{
+	pthread_t threads[3];
+	begin(argc, argv);
+	pthread_barrier_init(&set_up, NULL, 4);
+	pthread_barrier_init(&go_on, NULL, 4);
+	for (intptr_t i = 0; i < 3; i++)
+		SAME(pthread_create(&threads[i], NULL, work, (void *)i), 0);
+	pthread_barrier_wait(&set_up);
+	ready_and_hold();
+	pthread_barrier_wait(&go_on);
+	for (int i = 0; i < 3; i++)
+		SAME(pthread_join(threads[i], NULL), 0);
+	pass();
+}
