@@ -28,7 +28,7 @@ test: lint
 	.venv/bin/pytest -q
 
 bench: setup-dev
-	.venv/bin/python -m benchmarks
+	.venv/bin/python -m benchmarks $(if $(CRIU),--criu $(CRIU))
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

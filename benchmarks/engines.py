@@ -51,6 +51,7 @@ class Orch:
         """Checkpoint the job's cgroup."""
         image, stats = directory / "job.ckpt", directory / "stats.json"
         argv = [*self.command, "checkpoint", "--cgroup", str(job.cgroup), "-o", str(image), "--stats", str(stats)]
+        argv.append("--no-sync")  # as CRIU, which does not wait for the disk either
         finished = run_command([*argv, "--kill"] if kill else argv, directory / "checkpoint.log")
         told = parse_json_stats(stats.read_text())
         keys = ("freezing_us", "frozen_us", "memwrite_us", "pages_written")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,9 +11,11 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from orchestrator.capture.estimate import expected_bytes
 from orchestrator.capture.guard import guarded
 from orchestrator.capture.hold import HeldJob, HeldProcess, descend
 from orchestrator.capture.pages import SMALL_BYTES, PageWriter, copy_file, copy_pages
+from orchestrator.capture.rehearsal import rehearse
 from orchestrator.capture.tasks import JobCapture
 from orchestrator.errors import CaptureFailed, EmptyJob, NoSuchProcess
 from orchestrator.freezer import Freezer
@@ -99,6 +102,8 @@ def take(request: Request, writer: ImageWriter) -> Statistics:
     holders = outside_holders(inside)
     prepare(inside)
     vdso.digest()  # read here, so that nobody waits for it
+    writer.expect(expected_bytes(inside))
+    rehearse(lambda pid: _rehearse(pid, writer))
     with _guarded(request), _hurried():
         _hold_and_write(request, writer, holders, statistics)
     if request.ending == "run":
@@ -106,6 +111,11 @@ def take(request: Request, writer: ImageWriter) -> Statistics:
     statistics.image_bytes = os.stat(writer.path).st_size
     statistics.total_us = _us(started)
     return statistics
+
+
+def _rehearse(pid: HostPid, writer: ImageWriter) -> None:
+    with ImageWriter(writer.path, architecture=FORMAT_ARCHITECTURE, page_size=PAGE_SIZE) as scrap:
+        _hold_and_write(Request("rehearsal", tree=pid), scrap, {}, Statistics())
 
 
 def _hold_and_write(
@@ -165,7 +175,19 @@ def _us(since: int) -> int:
 
 @contextlib.contextmanager
 def _hurried() -> Iterator[None]:
-    """Come first on a busy machine: while a job stands still, others should not make it wait for us."""
+    """Come first on a busy machine, and collect no garbage: a job that stands still waits for us."""
+    collected = gc.isenabled()
+    gc.disable()
+    try:
+        with _urgent():
+            yield
+    finally:
+        if collected:
+            gc.enable()
+
+
+@contextlib.contextmanager
+def _urgent() -> Iterator[None]:
     before = os.getpriority(os.PRIO_PROCESS, 0)
     try:
         os.setpriority(os.PRIO_PROCESS, 0, _URGENT_NICE)

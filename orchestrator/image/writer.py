@@ -17,6 +17,8 @@ from orchestrator.image.preallocate import preallocate
 from orchestrator.image.replacement import Replacement
 from orchestrator.image.trailer import TRAILER_BYTES, Trailer
 
+_BLANK_BYTES = 8 << 20
+
 
 class ImageWriter:
     """An image in the making. Nothing has its name before commit(); abort() leaves nothing.
@@ -48,6 +50,19 @@ class ImageWriter:
         closed before commit().
         """
         return self._file.fd
+
+    def expect(self, size: int) -> None:
+        """Have the page cache hold about ``size`` bytes of the image already, so that to fill them later is but a copy.
+
+        Takes memory from the machine at a time when nobody waits. Does less where room is short: begin() tells.
+        """
+        blank = bytes(min(size, _BLANK_BYTES))
+        at = 0
+        try:
+            while at < size:
+                at += os.pwrite(self.fd, blank[: size - at], at)
+        except OSError:
+            os.ftruncate(self.fd, 0)
 
     def begin(self, metadata: bytes, page_bytes: int) -> int:
         """Reserve room for everything, write the metadata, and return the file offset of the page data."""

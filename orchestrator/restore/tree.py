@@ -221,6 +221,8 @@ class _Planner:
         node.joins_group = process.group
 
     def _in_session(self, process: Process, creator: Node | None) -> Node:
+        while creator is not None and creator.hands_to is not None:  # it ends while its other children are still needed
+            creator = creator.creator
         for node in (creator, self._origin, self._nodes.get(process.session)):
             if node is not None and self._session_of(node) == process.session:
                 return node
