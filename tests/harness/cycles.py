@@ -6,8 +6,8 @@ import os
 
 from harness.job import Job
 
-CYCLES = int(os.environ.get("ORCH_TESTS_CYCLES", "3"))
-"""How many in a row. Three find most of what is wrong; the longer runs make it twenty."""
+CYCLES = int(os.environ.get("ORCH_TESTS_CYCLES", "20"))
+"""How many in a row."""
 
 
 def cycle(job: Job) -> None:

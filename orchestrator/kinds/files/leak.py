@@ -1,6 +1,7 @@
 """Find out whether a job shares pipes, FIFOs or memory with processes outside of it.
 
-Who holds what outside is looked up before the job is frozen; the judgement comes when its files are known.
+Who holds what outside is looked up before the job is frozen; the judgement comes when its files are known. Whoever
+seems to be outside is looked at once more then: the job may have started and ended processes meanwhile.
 Sockets judge for themselves: what counts there is the other end.
 """
 
@@ -59,16 +60,31 @@ def _look_at(pid: int, found: dict[tuple[int, int], list[Holder]]) -> None:
             continue
         if stat.S_ISFIFO(status.st_mode) or link.endswith(_DELETED):
             found.setdefault((status.st_dev, status.st_ino), []).append(Holder(pid, comm, int(name)))
+    for key in _deleted_mappings(pid):
+        found.setdefault(key, []).append(Holder(pid, comm, -1))
+
+
+def _deleted_mappings(pid: int) -> set[tuple[int, int]]:
     maps = read_file(f"/proc/{pid}/maps")
     lines = [line for line in maps.splitlines(keepends=True) if line.endswith(b" (deleted)\n")]
-    for key in {(os.makedev(*line.dev), line.inode) for line in parse_maps(b"".join(lines)) if line.shared}:
-        found.setdefault(key, []).append(Holder(pid, comm, -1))
+    return {(os.makedev(*line.dev), line.inode) for line in parse_maps(b"".join(lines)) if line.shared}
+
+
+def _still_holds(holder: Holder, identity: tuple[int, int]) -> bool:
+    try:
+        if holder.fd < 0:
+            return identity in _deleted_mappings(holder.pid)
+        status = os.stat(f"/proc/{holder.pid}/fd/{holder.fd}")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False
+    return (status.st_dev, status.st_ino) == identity
 
 
 def report_leaks(scope: Scope, holders: Mapping[tuple[int, int], Sequence[Holder]]) -> None:
     """Note everything of the job that somebody outside holds too."""
     for identity, shared in scope.shared.items():
-        outsiders = holders.get(identity, ())
+        suspects = holders.get(identity, ())
+        outsiders = [one for one in suspects if one.pid not in scope.pids and _still_holds(one, identity)]
         if not outsiders:
             continue
         names = ", ".join(str(holder) for holder in outsiders[:_SHOWN])
