@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from orchestrator.capture.estimate import expected_bytes
+from orchestrator.capture.estimate import expected_bytes, spare_bytes
 from orchestrator.capture.guard import guarded
 from orchestrator.capture.hold import HeldJob, HeldProcess, descend
-from orchestrator.capture.pages import SMALL_BYTES, PageWriter, copy_file, copy_pages
+from orchestrator.capture.memory import Left, may_write_itself, write_held, write_replicas
+from orchestrator.capture.pages import copy_file
 from orchestrator.capture.rehearsal import rehearse
-from orchestrator.capture.tasks import JobCapture
+from orchestrator.capture.tasks import JobCapture, MemoryToWrite
 from orchestrator.errors import CaptureFailed, EmptyJob, NoSuchProcess
 from orchestrator.freezer import Freezer
 from orchestrator.ids import HostPid, Pid
@@ -26,7 +27,6 @@ from orchestrator.kinds.files.kind import FileTable
 from orchestrator.kinds.files.leak import Holder, outside_holders, report_leaks
 from orchestrator.kinds.files.table import FileCollector
 from orchestrator.kinds.memory.capture import Mappers
-from orchestrator.kinds.memory.record import PageRun
 from orchestrator.kinds.memory.shared import shared_object
 from orchestrator.kinds.memory.sysv import SegmentMapper
 from orchestrator.kinds.scope import Scope
@@ -41,8 +41,6 @@ from orchestrator.version import VERSION
 
 PAGE_SIZE = 4096
 FORMAT_ARCHITECTURE = arch.MACHINE
-_RLIMIT_FSIZE = 1
-_INFINITY = (1 << 64) - 1
 _URGENT_NICE = -20
 
 
@@ -54,7 +52,9 @@ class Statistics(msgspec.Struct):
     frozen_us: int = 0
     """How long the job stood still, the freezing included."""
     memwrite_us: int = 0
-    """The part of it that went into writing pages."""
+    """The part of it that went into writing pages, or into copy-on-write replicas that hold them."""
+    replicas: int = 0
+    """Processes whose pages were written from a replica, while the job ran again."""
     processes: int = 0
     threads: int = 0
     pages_written: int = 0
@@ -83,6 +83,8 @@ class Request:
     externals: frozenset[str] = frozenset()
     stdio: Mapping[tuple[int, int, int], int] = field(default_factory=dict)
     ghost_limit: int = 1 << 40
+    replicate: bool = True
+    """Whether a job that goes on does so before its memory is written: copy-on-write replicas hold it meanwhile."""
     durable: bool = True
     """Whether the image is on the disk when the checkpoint is done."""
     checksums: bool = False
@@ -102,10 +104,17 @@ def take(request: Request, writer: ImageWriter) -> Statistics:
     holders = outside_holders(inside)
     prepare(inside)
     vdso.digest()  # read here, so that nobody waits for it
-    writer.expect(expected_bytes(inside))
-    rehearse(lambda pid: _rehearse(pid, writer))
-    with _guarded(request), _hurried():
-        _hold_and_write(request, writer, holders, statistics)
+    private, shared = expected_bytes(inside)
+    spare = spare_bytes(inside)
+    replicating = request.replicate and request.ending == "run" and private <= spare
+    while_held = shared if replicating else private + shared
+    writer.expect(while_held if 2 * while_held <= spare else 0)
+    rehearse(lambda pid, pipe: _rehearse(pid, pipe, writer))
+    with contextlib.ExitStack() as replicas:
+        with _guarded(request), _hurried():
+            left = _hold_and_write(request, writer, holders, statistics, replicas if replicating else None)
+        with _image_errors(writer):
+            write_replicas(left, writer.fd, writer.pages_offset, _progress(request, left))
     if request.ending == "run":
         writer.commit(durable=request.durable, checksums=request.checksums)
     statistics.image_bytes = os.stat(writer.path).st_size
@@ -113,15 +122,19 @@ def take(request: Request, writer: ImageWriter) -> Statistics:
     return statistics
 
 
-def _rehearse(pid: HostPid, writer: ImageWriter) -> None:
+def _rehearse(pid: HostPid, pipe: str, writer: ImageWriter) -> None:
     with ImageWriter(writer.path, architecture=FORMAT_ARCHITECTURE, page_size=PAGE_SIZE) as scrap:
-        _hold_and_write(Request("rehearsal", tree=pid), scrap, {}, Statistics())
+        _hold_and_write(Request("rehearsal", tree=pid, externals=frozenset((pipe,))), scrap, {}, Statistics(), None)
 
 
 def _hold_and_write(
-    request: Request, writer: ImageWriter, holders: Mapping[tuple[int, int], Sequence[Holder]], statistics: Statistics
-) -> None:
-    """Do all that the job must stand still for."""
+    request: Request,
+    writer: ImageWriter,
+    holders: Mapping[tuple[int, int], Sequence[Holder]],
+    statistics: Statistics,
+    replicas: contextlib.ExitStack | None,
+) -> list[Left]:
+    """Do all that the job must stand still for; return what is left to be written afterwards."""
     began = time.monotonic_ns()
     with _held(request) as job:
         statistics.freezing_us = _us(began)
@@ -130,14 +143,14 @@ def _hold_and_write(
             metadata = encode_records(snapshot)
             pages_at = writer.begin(metadata, snapshot.page_bytes)
             writing = time.monotonic_ns()
-            try:
-                _write_pages(request, capture, writer.fd, pages_at)
+            left: list[Left] = []
+            with _image_errors(writer):
+                write_held(
+                    capture.writes, may_write_itself(capture.processes), writer.fd, pages_at,
+                    _progress(request, capture.writes), replicas, left,
+                )  # fmt: skip
                 for copy in scope.copies:
                     copy_file(copy, writer.fd, pages_at)
-            except OSError as error:
-                raise writer.failed(error) from error
-            except TapeError as error:
-                raise writer.failed(OSError(error.errno, os.strerror(error.errno))) from error
             statistics.memwrite_us = _us(writing)
         finally:
             scope.close()
@@ -153,6 +166,31 @@ def _hold_and_write(
     statistics.threads = sum(len(process.threads) for process in snapshot.processes)
     statistics.pages_written = snapshot.page_bytes // PAGE_SIZE
     statistics.metadata_bytes = len(metadata)
+    statistics.replicas = len(left)
+    return left
+
+
+def _progress(request: Request, writes: Sequence[MemoryToWrite | Left]) -> Callable[[int], None]:
+    total, done = sum(write.bytes for write in writes), 0
+
+    def progress(size: int) -> None:
+        nonlocal done
+        done += size
+        if request.progress is not None:
+            request.progress("pages", done, total)
+
+    return progress
+
+
+@contextlib.contextmanager
+def _image_errors(writer: ImageWriter) -> Iterator[None]:
+    """Turn what a write of pages fails with into the error of the image."""
+    try:
+        yield
+    except OSError as error:
+        raise writer.failed(error) from error
+    except TapeError as error:
+        raise writer.failed(OSError(error.errno, os.strerror(error.errno))) from error
 
 
 def _inside(request: Request) -> list[HostPid]:
@@ -306,38 +344,3 @@ def _root(request: Request, job: HeldJob) -> Pid:
 
 def _xstate_bytes(job: HeldJob) -> int:
     return max(len(thread.xstate) for process in job.processes.values() for thread in process.threads)
-
-
-def _write_pages(request: Request, capture: JobCapture, image_fd: int, pages_at: int) -> None:
-    """Large processes write their own pages, all at once; the small ones' are copied meanwhile."""
-    limits = {process.pid: process.state.limits for process in capture.processes if process.state}
-    large: list[PageWriter] = []
-    small: list[tuple[HeldProcess, Sequence[PageRun]]] = []
-    total = sum(run.length for _, runs, unreadable in capture.writes for run in [*runs, *unreadable])
-    done = 0
-
-    def progress(size: int) -> None:
-        nonlocal done
-        done += size
-        if request.progress is not None:
-            request.progress("pages", done, total)
-
-    for process, runs, unreadable in capture.writes:
-        size = sum(run.length for run in runs)
-        own = size >= SMALL_BYTES and limits[process.pid].values[_RLIMIT_FSIZE][0] == _INFINITY
-        if own:
-            page_writer = PageWriter(process, runs, image_fd, pages_at)
-            if page_writer.prepare() and page_writer.start():
-                large.append(page_writer)
-            else:
-                own = False
-        if not own and runs:
-            small.append((process, runs))
-        if unreadable:
-            small.append((process, unreadable))
-    for process, part in small:
-        copy_pages(process, part, image_fd, pages_at)
-        progress(sum(run.length for run in part))
-    for page_writer in large:
-        page_writer.finish()
-        progress(page_writer.bytes)

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from orchestrator.capture.hold import HeldJob, HeldProcess
 from orchestrator.capture.sharing import SharedStructures
@@ -14,7 +15,7 @@ from orchestrator.errors import CaptureFailed
 from orchestrator.ids import FarAddr, HostPid, ObjectId, Pid, Tid
 from orchestrator.kinds.files.kind import FileTable
 from orchestrator.kinds.memory.capture import CapturedMemory, Mappers, capture_memory
-from orchestrator.kinds.memory.record import AddressSpace, PageRun
+from orchestrator.kinds.memory.record import AddressSpace, PageRun, Vma
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.task import (
     attributes,
@@ -50,6 +51,22 @@ class Asked:
     answers: dict[str, Callable[[Played], object]] = field(default_factory=dict)
 
 
+class MemoryToWrite(NamedTuple):
+    """What is to be stored of one address space."""
+
+    process: HeldProcess
+    vmas: list[Vma]
+    runs: list[PageRun]
+    """What the process itself can write."""
+    unreadable: list[PageRun]
+    """What it has no permission to read."""
+
+    @property
+    def bytes(self) -> int:
+        """How much it is."""
+        return sum(run.length for run in self.runs) + sum(run.length for run in self.unreadable)
+
+
 class JobCapture:
     """Captures process after process, parents first; shared structures are captured with the first that has them."""
 
@@ -78,8 +95,7 @@ class JobCapture:
         self.filesystems: list[FilesystemContext] = []
         self.signal_actions: list[signals.SignalActions] = []
         self.clocks = Clocks(0, 0, 0)
-        self.writes: list[tuple[HeldProcess, list[PageRun], list[PageRun]]] = []
-        """Per address space: its process, the runs it must store, and those it cannot read itself."""
+        self.writes: list[MemoryToWrite] = []
 
     def run(self) -> None:
         """Capture every process."""
@@ -259,7 +275,8 @@ class JobCapture:
             )
         )  # fmt: skip
         unreadable = set(memory.unreadable)
-        self.writes.append((process, [run for run in memory.own if run not in unreadable], memory.unreadable))
+        own = [run for run in memory.own if run not in unreadable] if unreadable else memory.own
+        self.writes.append(MemoryToWrite(process, memory.vmas, own, memory.unreadable))
 
     def _executable(self, process: HeldProcess) -> ObjectId:
         link = f"/proc/{process.host}/exe"

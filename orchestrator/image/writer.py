@@ -51,6 +51,13 @@ class ImageWriter:
         """
         return self._file.fd
 
+    @property
+    def pages_offset(self) -> int:
+        """Where the page data begins in the file; known after begin()."""
+        if self.header is None:
+            raise RuntimeError("begin() comes first")
+        return self.header.pages_offset
+
     def expect(self, size: int) -> None:
         """Have the page cache hold about ``size`` bytes of the image already, so that to fill them later is but a copy.
 

@@ -29,6 +29,9 @@ PROGRAMS = [
     Program("big_memory", seconds=60),
     Program("many_mappings", seconds=60),
     Program("locks_future_memory"),
+    Program("kept_from_children"),
+    Program("snapshot_moment"),
+    Program("snapshot_unseen"),
     Program("sysv_shm"),
 ]
 

@@ -1,0 +1,106 @@
+"""Write the memory of a job: by the processes themselves, by orch, or by replicas once the job runs again."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import NamedTuple
+
+from orchestrator.capture.hold import HeldProcess
+from orchestrator.capture.pages import SMALL_BYTES, PageWriter, copy_pages
+from orchestrator.capture.replica import Replica, replicate, split_runs
+from orchestrator.capture.tasks import MemoryToWrite
+from orchestrator.ids import Pid
+from orchestrator.kinds.memory.record import PageRun
+from orchestrator.kinds.task.process import Process
+
+_RLIMIT_FSIZE = 1
+_INFINITY = (1 << 64) - 1
+
+Progress = Callable[[int], None]
+"""Called with so many more bytes that are written."""
+
+
+class Left(NamedTuple):
+    """Pages that a replica holds."""
+
+    replica: Replica
+    runs: list[PageRun]
+    unreadable: list[PageRun]
+
+    @property
+    def bytes(self) -> int:
+        """How much it is."""
+        return sum(run.length for run in self.runs) + sum(run.length for run in self.unreadable)
+
+
+def may_write_itself(processes: Iterable[Process]) -> set[Pid]:
+    """Return the processes that no limit keeps from writing a large file."""
+    return {p.pid for p in processes if p.state and p.state.limits.values[_RLIMIT_FSIZE][0] == _INFINITY}
+
+
+def write_held(
+    writes: Sequence[MemoryToWrite],
+    able: Collection[Pid],
+    image_fd: int,
+    pages_at: int,
+    progress: Progress,
+    replicas: contextlib.ExitStack | None,
+    left: list[Left],
+) -> None:
+    """Write what must be written while the job is held; large processes write their own pages, all at once.
+
+    With ``replicas`` they are replicated instead, where that works, and put into ``left``.
+    """
+    writers: list[PageWriter] = []
+    copies: list[tuple[HeldProcess, Sequence[PageRun]]] = []
+    for write in writes:
+        process, runs, unreadable = write.process, write.runs, write.unreadable
+        able_itself = write.bytes >= SMALL_BYTES and process.pid in able
+        replica = replicate(process) if replicas is not None and able_itself and process.owns_workspace else None
+        if replica is not None and replicas is not None:
+            replicas.callback(replica.end)
+            theirs, runs = split_runs(write.vmas, runs)
+            theirs_unreadable, unreadable = split_runs(write.vmas, unreadable)
+            left.append(Left(replica, theirs, theirs_unreadable))
+        elif able_itself and (writer := _started(process, runs, image_fd, pages_at)):
+            writers.append(writer)
+            runs = []
+        copies += [(process, part) for part in (runs, unreadable) if part]
+    _finish(writers, copies, image_fd, pages_at, progress)
+
+
+def write_replicas(left: Sequence[Left], image_fd: int, pages_at: int, progress: Progress) -> None:
+    """Write what replicas hold. They leave the job's process groups first, and so miss signals sent to these."""
+    writers: list[PageWriter] = []
+    copies: list[tuple[HeldProcess, Sequence[PageRun]]] = []
+    for replica, runs, unreadable in left:
+        replica.leave_job()
+        writer = _started(replica.process, runs, image_fd, pages_at)
+        if writer is None:
+            copies.append((replica.process, runs))
+        else:
+            writers.append(writer)
+        if unreadable:
+            copies.append((replica.process, unreadable))
+    _finish(writers, copies, image_fd, pages_at, progress)
+
+
+def _started(process: HeldProcess, runs: Sequence[PageRun], image_fd: int, pages_at: int) -> PageWriter | None:
+    writer = PageWriter(process, runs, image_fd, pages_at)
+    return writer if writer.prepare() and writer.start() else None
+
+
+def _finish(
+    writers: Sequence[PageWriter],
+    copies: Sequence[tuple[HeldProcess, Sequence[PageRun]]],
+    image_fd: int,
+    pages_at: int,
+    progress: Progress,
+) -> None:
+    for process, part in copies:
+        copy_pages(process, part, image_fd, pages_at)
+        progress(sum(run.length for run in part))
+    for writer in writers:
+        writer.finish()
+        progress(writer.bytes)

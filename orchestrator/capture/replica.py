@@ -1,0 +1,159 @@
+"""Keep the memory of a held process as it is in a copy-on-write child, so that the process can go on at once.
+
+The process clones itself by a tape. The child never runs the program: we trace it from its first instant, it writes the
+pages once the job runs again, and is killed. It is made with exit signal 0, so its parent gets no SIGCHLD and no
+answer about it from wait(2) without __WALL or __WCLONE; in the end the parent waits for it by one stepped call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+
+from orchestrator.capture.hold import HeldProcess
+from orchestrator.ids import HostPid, HostTid, Pid, Tid
+from orchestrator.kinds.memory.record import PageRun, Vma
+from orchestrator.linux import ptrace, syscalls
+from orchestrator.linux.call import machine
+from orchestrator.linux.pidfd import pidfd_open
+from orchestrator.linux.proc_misc import list_threads, read_auxv
+from orchestrator.linux.proc_status import read_status
+from orchestrator.tape.build import Tape, TapeError
+from orchestrator.tape.memory import ProcMemory
+from orchestrator.tape.tracee import (
+    TaskGone,
+    Tracee,
+    hold,
+    stepping_stone_address,
+    vdso_syscall_address,
+    wait_held,
+)
+
+_CLONE_ARGS_SIZE = 88
+_BIRTHS = ptrace.PTRACE_O_TRACECLONE | ptrace.PTRACE_O_TRACEFORK
+_REAP_SECONDS = 2.0
+_NOT_IN_CHILD = frozenset(("dc", "wf"))
+
+
+class Replica:
+    """The child. ``process`` stands for it as for any held process."""
+
+    def __init__(self, process: HeldProcess, parent: HeldProcess) -> None:
+        self.process = process
+        self._parent = parent.host
+        self._parent_pidfd = os.dup(parent.pidfd)
+
+    def leave_job(self) -> None:
+        """Go into a session of its own: whoever signals a process group of the job does not mean the replica."""
+        assert self.process.workspace is not None
+        tape = Tape(f"{self.process.name}: leave the session")
+        tape.setsid(may_fail=True)
+        self.process.leader.play(tape, self.process.workspace)
+
+    def end(self) -> None:
+        """Kill the child and have its parent wait for it."""
+        process = self.process
+        with contextlib.suppress(OSError):
+            os.kill(process.host, signal.SIGKILL)
+            while os.WIFSTOPPED(os.waitpid(process.host, ptrace.WALL)[1]):
+                ptrace.cont(process.host)
+        if process.memory is not None:
+            process.memory.close()
+        os.close(process.pidfd)
+        try:
+            if _is_alive(self._parent_pidfd):
+                reap_in(self._parent, process.pid)
+        finally:
+            os.close(self._parent_pidfd)
+
+
+def replicate(process: HeldProcess) -> Replica | None:
+    """Have a held process clone itself; None if it cannot: its limits, or those of its cgroup, forbid one more."""
+    assert process.workspace is not None
+    leader = process.leader
+    tape = Tape(f"{process.name}: clone for a snapshot")
+    clone = tape.clone3(bytes(_CLONE_ARGS_SIZE), _CLONE_ARGS_SIZE)
+    ptrace.set_options(leader.tid, ptrace.PTRACE_O_TRACESYSGOOD | _BIRTHS)
+    child = 0
+    try:
+        leader.start(tape, process.workspace)
+        while True:
+            stop = ptrace.wait_for(leader.tid)
+            if stop.is_stop and stop.event == ptrace.PTRACE_EVENT_CLONE:
+                child = ptrace.event_message(leader.tid)
+            if leader.stopped_at_end(stop):
+                break
+        pid = leader.results().result(clone)
+    except TapeError:
+        return None
+    finally:
+        ptrace.set_options(leader.tid, ptrace.PTRACE_O_TRACESYSGOOD)
+    return Replica(_describe(process, HostPid(child), Pid(pid)), process)
+
+
+def _describe(parent: HeldProcess, host: HostPid, pid: Pid) -> HeldProcess:
+    while ptrace.wait_for(host).event != ptrace.PTRACE_EVENT_STOP:
+        ptrace.cont(host)
+    ptrace.set_options(host, ptrace.PTRACE_O_TRACESYSGOOD | ptrace.PTRACE_O_EXITKILL)
+    memory = ProcMemory(host)
+    leader = parent.leader
+    tracee = Tracee(HostTid(host), pid, Tid(pid), memory, leader.syscall_at, leader.stone_at)
+    tracee.registers, tracee.xstate, tracee.sigmask = leader.registers, leader.xstate, leader.sigmask
+    return HeldProcess(
+        host, parent.stat, parent.status, pid, [tracee],
+        memory=memory, auxv=parent.auxv, workspace=parent.workspace, owns_workspace=True, pidfd=pidfd_open(host),
+    )  # fmt: skip
+
+
+def split_runs(vmas: list[Vma], runs: list[PageRun]) -> tuple[list[PageRun], list[PageRun]]:
+    """Part runs into those that a child has too, and those of mappings that are kept from it (MADV_DONTFORK, ...)."""
+    kept = [vma for vma in vmas if _NOT_IN_CHILD & {*vma.flags}]
+    if not kept:
+        return runs, []
+    inside = [run for run in runs if any(vma.start <= run.start < vma.end for vma in kept)]
+    return [run for run in runs if run not in inside], inside
+
+
+def _is_alive(pidfd: int) -> bool:
+    try:
+        signal.pidfd_send_signal(pidfd, 0)
+    except OSError:
+        return False
+    return True
+
+
+def reap_in(parent: HostPid, child: Pid) -> bool:
+    """Have any thread of a running process wait for a dead child; say whether one did."""
+    for tid in list_threads(parent):
+        try:
+            hold(HostTid(tid))
+        except OSError:
+            continue
+        try:
+            wait_held(HostTid(tid), time.monotonic() + _REAP_SECONDS)
+        except (TimeoutError, TaskGone):
+            continue
+        return _wait_by(parent, HostTid(tid), child)
+    return False
+
+
+def _wait_by(parent: HostPid, tid: HostTid, child: Pid) -> bool:
+    auxv = read_auxv(parent)
+    status = read_status(parent, tid)
+    memory = ProcMemory(parent)
+    try:
+        tracee = Tracee(
+            tid, Pid(status.ns_tgid[-1]), Tid(status.ns_pid[-1]), memory,
+            vdso_syscall_address(auxv), stepping_stone_address(auxv),
+        )  # fmt: skip
+        tracee.load()
+        number = syscalls.numbers(machine())["wait4"]
+        reaped = tracee.call(number, child, 0, ptrace.WALL | os.WNOHANG, 0) == child
+        tracee.release()
+    except TaskGone:
+        return False
+    finally:
+        memory.close()
+    return reaped
