@@ -18,6 +18,7 @@ from orchestrator.image.reader import ImageFile
 from orchestrator.image.writer import ImageWriter
 from orchestrator.kill import KILL_SECONDS, await_supervisor
 from orchestrator.kinds.files.references import check_references
+from orchestrator.kinds.task.process import check_chains
 from orchestrator.restore.baseline import own_baseline
 from orchestrator.restore.checks import check
 from orchestrator.restore.decoded import KnownSnapshot
@@ -120,6 +121,7 @@ def decode(image: ImageFile) -> Snapshot:
     """Decode the records of an image that is to be restored; kinds that are not known are refused by name."""
     snapshot = image.decode(KnownSnapshot)
     check_references(snapshot.files, snapshot.file_tables, snapshot.objects, snapshot.page_bytes)
+    check_chains(snapshot.processes, len(snapshot.seccomp_filters))
     return snapshot
 
 

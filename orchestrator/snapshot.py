@@ -10,6 +10,7 @@ from orchestrator.kinds.memory.record import AddressSpace
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.task.filesystem import FilesystemContext
 from orchestrator.kinds.task.process import Process
+from orchestrator.kinds.task.seccomp import SeccompFilter
 from orchestrator.kinds.task.signals import SignalActions
 
 
@@ -54,3 +55,4 @@ class Snapshot(Record, frozen=True):
     filesystems: list[FilesystemContext]
     signal_actions: list[SignalActions]
     page_bytes: int
+    seccomp_filters: list[SeccompFilter] = []  # noqa: RUF012 - msgspec copies it

@@ -326,6 +326,7 @@ def _describe(
             filesystems=capture.filesystems,
             signal_actions=capture.signal_actions,
             page_bytes=scope.layout.length,
+            seccomp_filters=capture.seccomp_filters,
         )
     except BaseException:
         scope.close()

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from orchestrator.errors import CaptureFailed, FreezeTimeout, JobBusy, NoSuchProcess
+from orchestrator.errors import CaptureFailed, FreezeTimeout, JobBusy, NoSuchProcess, NotPermitted
 from orchestrator.ids import FarAddr, HostPid, HostTid, Pid, Tid
 from orchestrator.linux import ptrace, syscalls
 from orchestrator.linux.arch import x86_64 as arch
@@ -144,7 +144,10 @@ class HeldJob:
         stopped = self._stopped
         by_process: dict[HostPid, list[HostTid]] = {}
         for tid in self._seized:
-            by_process.setdefault(HostPid(read_status(tid).tgid), []).append(tid)
+            status = read_status(tid)
+            by_process.setdefault(HostPid(status.tgid), []).append(tid)
+            if status.seccomp:
+                self._suspend_seccomp(tid)
         for pid, tids in by_process.items():
             process = self._describe(pid)
             if process.is_zombie:  # its other threads live on; a blocker for whoever looks
@@ -164,6 +167,15 @@ class HeldJob:
             process.stopped_by = stopped[tids[0]]
         for pid in list(by_process):
             self._find_zombies(pid)
+
+    def _suspend_seccomp(self, tid: HostTid) -> None:
+        try:
+            tracee.suspend_seccomp(tid)
+        except PermissionError as error:
+            raise NotPermitted(
+                f"task {tid} ({os.fsdecode(read_stat(tid).comm)}) has seccomp filters, and orch may not suspend them",
+                hint="run orch as root, and without a seccomp filter of its own",
+            ) from error
 
     def _wait_for(self, tid: HostTid) -> None:
         try:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from orchestrator.capture.hold import HeldJob, HeldProcess
 from orchestrator.capture.sharing import SharedStructures
-from orchestrator.capture.threads import read_threads
+from orchestrator.capture.threads import ThreadView, read_threads
 from orchestrator.errors import CaptureFailed
 from orchestrator.ids import FarAddr, HostPid, ObjectId, Pid, Tid
 from orchestrator.kinds.files.kind import FileTable
@@ -23,6 +23,7 @@ from orchestrator.kinds.task import (
     limits,
     registers,
     scheduling,
+    seccomp,
     signals,
     timers,
     userspace,
@@ -33,10 +34,8 @@ from orchestrator.linux import kcmp, ptrace
 from orchestrator.linux.arch import x86_64 as arch
 from orchestrator.linux.proc_maps import MapLine, read_maps
 from orchestrator.linux.proc_misc import cgroup_of, read_coredump_filter, read_oom_score_adj, read_timers
-from orchestrator.linux.proc_status import Status
 from orchestrator.snapshot import Clocks
 from orchestrator.tape.build import Played, Tape
-from orchestrator.tape.tracee import Tracee
 
 _TAPE_BYTES = 32 * 1024
 _RSEQ_CS_OFFSET = 8
@@ -87,6 +86,7 @@ class JobCapture:
         self._fd = SharedStructures(kcmp.KCMP_FILES)
         self._fs = SharedStructures(kcmp.KCMP_FS)
         self._sig = SharedStructures(kcmp.KCMP_SIGHAND)
+        self._seccomp = seccomp.SeccompCollector(scope)
         self._workspaces: dict[ObjectId, HeldProcess] = {}
         self._memory: dict[HostPid, CapturedMemory] = {}
         self.processes: list[Process] = []
@@ -96,6 +96,11 @@ class JobCapture:
         self.signal_actions: list[signals.SignalActions] = []
         self.clocks = Clocks(0, 0, 0)
         self.writes: list[MemoryToWrite] = []
+
+    @property
+    def seccomp_filters(self) -> list[seccomp.SeccompFilter]:
+        """The filters of all threads."""
+        return self._seccomp.filters
 
     def run(self) -> None:
         """Capture every process."""
@@ -129,7 +134,7 @@ class JobCapture:
         self._note_terminal(process)
         before = len(self._scope.blockers.unsupported)
         self._note_unaskable(process)
-        statuses = read_threads(process, self._scope)
+        views = read_threads(process, self._scope, self._seccomp)
         if len(self._scope.blockers.unsupported) > before:
             return
         vm, new_memory = self._vm.identify(process.host)
@@ -137,8 +142,8 @@ class JobCapture:
         sig, new_actions = self._sig.identify(process.host)
         threads = []
         leader: tuple[Asked, Played] | None = None
-        for thread, thread_status in statuses:
-            asked, played, record = self._capture_thread(process, thread, thread_status)
+        for view in views:
+            asked, played, record = self._capture_thread(process, view)
             threads.append(record)
             leader = leader or (asked, played)
         assert leader is not None
@@ -200,7 +205,8 @@ class JobCapture:
         else:
             process.workspace = owner.workspace
 
-    def _capture_thread(self, process: HeldProcess, thread: Tracee, status: Status) -> tuple[Asked, Played, Thread]:
+    def _capture_thread(self, process: HeldProcess, view: ThreadView) -> tuple[Asked, Played, Thread]:
+        thread, status = view.thread, view.status
         assert process.workspace is not None
         assert process.memory is not None
         rseq = ptrace.rseq_configuration(thread.tid)
@@ -233,6 +239,7 @@ class JobCapture:
             answers["credentials"](played),  # type: ignore[arg-type]
             answers["scheduling"](played),  # type: ignore[arg-type]
             answers["addresses"](played),  # type: ignore[arg-type]
+            view.seccomp,
         )
         return asked, played, record
 

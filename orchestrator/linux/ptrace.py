@@ -36,6 +36,7 @@ PTRACE_PEEKSIGINFO = 0x4209
 PTRACE_GETSIGMASK = 0x420A
 PTRACE_SETSIGMASK = 0x420B
 PTRACE_SECCOMP_GET_FILTER = 0x420C
+PTRACE_SECCOMP_GET_METADATA = 0x420D
 PTRACE_GET_RSEQ_CONFIGURATION = 0x420F
 
 PTRACE_PEEKSIGINFO_SHARED = 1
@@ -191,6 +192,22 @@ def rseq_configuration(tid: int) -> RseqConfiguration:
     _request(PTRACE_GET_RSEQ_CONFIGURATION, tid, 24, _buffer_address)
     address, size, signature, flags = struct.unpack_from("<QIII", _buffer, 0)
     return RseqConfiguration(address, size, signature, flags)
+
+
+def seccomp_filter(tid: int, index: int) -> bytes:
+    """Return the program of a seccomp filter, 8 bytes an instruction; ENOENT if there are not so many.
+
+    ``index`` 0 is the oldest, though ptrace(2) says otherwise.
+    """
+    count = _request(PTRACE_SECCOMP_GET_FILTER, tid, index, _buffer_address)
+    return ctypes.string_at(_buffer_address, count * 8)
+
+
+def seccomp_flags(tid: int, index: int) -> int:
+    """Return the SECCOMP_FILTER_FLAG_* that a filter keeps (since Linux 4.16)."""
+    ctypes.memmove(_buffer_address, struct.pack("<QQ", index, 0), 16)
+    _request(PTRACE_SECCOMP_GET_METADATA, tid, 16, _buffer_address)
+    return int(struct.unpack_from("<QQ", _buffer, 0)[1])
 
 
 class Stop(NamedTuple):

@@ -25,7 +25,7 @@ from orchestrator.kinds.memory.rebuild import Backings
 from orchestrator.kinds.memory.shared import open_shared, seal_shared
 from orchestrator.kinds.memory.sysv import SysvSegment, attach_vma, ensure_segment, finish_segment, segments_of
 from orchestrator.kinds.task import registers
-from orchestrator.kinds.task.process import Process, Thread
+from orchestrator.kinds.task.process import Process
 from orchestrator.linux import ptrace
 from orchestrator.linux.arch import x86_64 as arch
 from orchestrator.linux.proc_maps import read_maps
@@ -35,6 +35,7 @@ from orchestrator.restore.layout import Layout, plan_layout
 from orchestrator.restore.plan import Compiler, Plan, ProcessTapes, add_clone, parked
 from orchestrator.restore.play import Actor, Birth, Stage, first_stop, resume
 from orchestrator.restore.surroundings import Surroundings
+from orchestrator.restore.threads import ThreadTapes
 from orchestrator.restore.tree import INIT, Node
 from orchestrator.snapshot import Snapshot
 from orchestrator.tape.build import Tape
@@ -216,7 +217,7 @@ class Restore:
         numbers = self._standing.numbers
         pid = seed.spawn({numbers[name]: fd for name, fd in ours.items()})
         try:
-            first_stop(pid)
+            first_stop(pid, suspend_seccomp=self._has_seccomp())
             base = arch.unpack_registers(ptrace.get_regset(pid, ptrace.NT_PRSTATUS))
             arch.forget_call(base)
             loop = arena.reserve(len(arch.TAPE_LOOP))
@@ -307,16 +308,18 @@ class Restore:
         for pid, tapes in plan.tapes.items():
             if tapes.dress is None:
                 continue
-            births = [self._thread_birth(pid, thread, tape) for thread, tape in tapes.threads]
+            births = [self._thread_birth(pid, one) for one in tapes.threads]
             stage.start(self._threads[pid, Tid(pid)], tapes.dress, births)
         stage.run()
 
-    def _thread_birth(self, pid: Pid, thread: Thread, tape: Tape) -> Birth:
-        def born(actor: Actor) -> list[Birth]:
-            self._threads[pid, thread.tid] = actor
-            return []
+    def _thread_birth(self, pid: Pid, tapes: ThreadTapes) -> Birth:
+        tid = tapes.thread.tid
 
-        return Birth(pid, thread.tid, tape, born)
+        def born(actor: Actor) -> list[Birth]:
+            self._threads[pid, tid] = actor
+            return [self._thread_birth(pid, one) for one in tapes.births]
+
+        return Birth(pid, tid, tapes.tape, born)
 
     def _wake(self, stage: Stage, first: Actor, *, own_init: bool) -> None:
         """Give every task its own registers, take the arena away, and let go."""
@@ -364,6 +367,9 @@ class Restore:
         stack = next(line for line in read_maps(first.tracee.tid) if line.path == b"[stack]")
         arch.enter_init(values, seed.INIT, stack.end - 4096, self._snapshot.root, _STATUS_FD)
         resume(first.tracee, arch.pack_registers(values), b"", (1 << 64) - 1, (seed.SYSCALL, *self._arena_range()))
+
+    def _has_seccomp(self) -> bool:
+        return any(thread.seccomp for process in self._snapshot.processes for thread in process.threads)
 
     def _arena_range(self) -> tuple[int, int]:
         return self._layout.arena, self._layout.arena_bytes

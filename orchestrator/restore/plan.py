@@ -14,18 +14,19 @@ dress
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.ids import Pid, Tid
+from orchestrator.ids import ObjectId, Pid, Tid
 from orchestrator.kinds.memory.rebuild import Backings, Inherited, Span, rebuild_memory, shared_ranges
 from orchestrator.kinds.memory.record import AddressSpace
-from orchestrator.kinds.task import attributes, credentials, limits, scheduling, signals, timers, userspace
+from orchestrator.kinds.task import attributes, credentials, limits, scheduling, seccomp, signals, timers, userspace
 from orchestrator.kinds.task.filesystem import tell_filesystem
 from orchestrator.kinds.task.process import Process, Thread
 from orchestrator.restore.baseline import Baseline
 from orchestrator.restore.ends import plan_ends
 from orchestrator.restore.layout import Layout
+from orchestrator.restore.threads import ThreadTapes, beget
 from orchestrator.restore.tree import INIT, Node, Tree, plan_tree
 from orchestrator.snapshot import Snapshot
 from orchestrator.tape.build import Tape
@@ -53,7 +54,7 @@ class ProcessTapes:
     births: list[Node] = field(default_factory=list)
     """In the order of the clone3 entries of ``grow``."""
     dress: Tape | None = None
-    threads: list[tuple[Thread, Tape]] = field(default_factory=list)
+    threads: list[ThreadTapes] = field(default_factory=list)
     """In the order of the clone3 entries of ``dress``."""
 
 
@@ -75,7 +76,7 @@ class Plan:
             stages = [("grow", tapes.grow), *(("gather", step[pid]) for step in self.gather if pid in step)]
             if tapes.dress is not None:
                 stages.append(("dress", tapes.dress))
-            stages += [(f"thread {thread.tid}", tape) for thread, tape in tapes.threads]
+            stages += [(f"thread {one.thread.tid}", one.tape) for one in _all_threads(tapes.threads)]
             for stage, tape in stages:
                 if len(tape):
                     yield f"{pid} ({name}) {stage}:"
@@ -218,9 +219,7 @@ class Compiler:
             tell_filesystem(tape, self._filesystems[state.filesystem], base.filesystem)
         if not node.flags & 0x800:
             signals.tell_actions(tape, self._actions[state.signal_actions].actions, [])
-        for thread in process.threads[1:]:
-            add_clone(tape, thread.tid, _THREAD_FLAGS, 0)
-            tapes.threads.append((thread, self._dress_thread(process, thread)))
+        tapes.threads = self._beget(tape, process, leader, process.threads[1:], 0)
         signals.tell_no_child_signal(tape)
         timers.tell_posix_timers(tape, process.pid, state.posix_timers)
         limits.tell_limits(tape, state.limits, base.limits)
@@ -230,13 +229,26 @@ class Compiler:
         signals.tell_pending(tape, process.pid, None, state.pending)
         timers.tell_interval_timers(tape, state.interval_timers)
 
-    def _dress_thread(self, process: Process, thread: Thread) -> Tape:
+    def _beget(
+        self, tape: Tape, process: Process, maker: Thread, others: Sequence[Thread], depth: int
+    ) -> list[ThreadTapes]:
+        def install(tape: Tape, of: ObjectId) -> None:
+            seccomp.tell_filter(tape, self._snapshot.seccomp_filters[of])
+
+        def make(tape: Tape, thread: Thread, others: Sequence[Thread], depth: int) -> ThreadTapes:
+            add_clone(tape, thread.tid, _THREAD_FLAGS, 0)
+            return self._dress_thread(process, thread, others, depth)
+
+        return beget(tape, maker, others, depth, install, make)
+
+    def _dress_thread(self, process: Process, thread: Thread, others: Sequence[Thread], depth: int) -> ThreadTapes:
         assert process.state is not None
         tape = Tape(f"{process.pid}/{thread.tid}: dress")
+        births = self._beget(tape, process, thread, others, depth)
         self._thread_state(tape, process, thread)
         if thread.credentials != self._baseline.credentials and process.state.attributes.dumpable == 1:
             tape.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
-        return tape
+        return ThreadTapes(thread, tape, births)
 
     def _thread_state(self, tape: Tape, process: Process, thread: Thread) -> None:
         base = self._baseline
@@ -247,6 +259,14 @@ class Compiler:
         credentials.tell_credentials(tape, thread.credentials, base.credentials)
         attributes.tell_thread_after_credentials(tape, thread.attributes)
         signals.tell_pending(tape, process.pid, Tid(thread.tid), thread.pending)
+        if thread.seccomp is not None and thread.seccomp.strict:
+            seccomp.tell_strict(tape)
+
+
+def _all_threads(threads: Sequence[ThreadTapes]) -> Iterator[ThreadTapes]:
+    for one in threads:
+        yield one
+        yield from _all_threads(one.births)
 
 
 def gather(tree: Tree) -> Iterator[dict[Pid, Tape]]:

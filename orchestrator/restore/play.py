@@ -12,7 +12,7 @@ import signal
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from orchestrator.errors import RebuildFailed
+from orchestrator.errors import NotPermitted, RebuildFailed
 from orchestrator.ids import FarAddr, HostPid, HostTid, Pid, Tid
 from orchestrator.linux import ptrace
 from orchestrator.linux.arch import x86_64 as arch
@@ -203,9 +203,20 @@ def resume(tracee: Tracee, registers: bytes, xstate: bytes, sigmask: int, unmap:
     ptrace.set_sigmask(tid, sigmask)
 
 
-def first_stop(pid: HostPid) -> None:
-    """Seize a fresh seed and wait until it stands still."""
-    ptrace.seize(pid, OPTIONS)
+def first_stop(pid: HostPid, *, suspend_seccomp: bool = False) -> None:
+    """Seize a fresh seed and wait until it stands still.
+
+    With ``suspend_seccomp`` no filter holds for it and all that it begets, until they are let go.
+    """
+    try:
+        ptrace.seize(pid, OPTIONS | (ptrace.PTRACE_O_SUSPEND_SECCOMP if suspend_seccomp else 0))
+    except PermissionError as error:
+        if not suspend_seccomp:
+            raise
+        raise NotPermitted(
+            "the job has seccomp filters, and orch may not suspend them while it rebuilds the job",
+            hint="run orch as root, and without a seccomp filter of its own",
+        ) from error
     ptrace.interrupt(pid)
     while True:
         stop = ptrace.wait_for(pid)

@@ -208,6 +208,14 @@ def hold(tid: HostTid) -> None:
     ptrace.interrupt(tid)
 
 
+def suspend_seccomp(tid: HostTid) -> None:
+    """Let a held task make any system call, in spite of its filters, until it is let go.
+
+    Raises PermissionError without CAP_SYS_ADMIN, or in a tracer that has filters itself.
+    """
+    ptrace.set_options(tid, ptrace.PTRACE_O_TRACESYSGOOD | ptrace.PTRACE_O_SUSPEND_SECCOMP)
+
+
 def wait_held(tid: HostTid, deadline: float) -> int:
     """Wait until a task asked to stop has stopped; return the signal of its group stop, or 0.
 

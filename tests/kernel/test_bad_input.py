@@ -206,6 +206,7 @@ class TestRefusedCheckpoint:
             "descriptor table of thread",
             "working directory, root and umask of thread",
             "seccomp filter of thread",
+            "asks a supervisor",
         )
         refused(run, 20, *argv, says_also=words)
 

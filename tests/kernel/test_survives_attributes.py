@@ -20,6 +20,8 @@ PROGRAMS = [
     Program("process_switches"),
     Program("working_directory"),
     Program("changed_root"),
+    Program("seccomp_filters"),
+    Program("seccomp_strict"),
 ]
 
 

@@ -21,6 +21,7 @@ PROGRAMS = [
     Program("blocked_futex", ("woken",)),
     Program("unix_pairs", ("stream",)),
     Program("credentials", ("user",)),
+    Program("seccomp_filters", ("harmless",)),
 ]
 
 

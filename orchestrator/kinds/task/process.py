@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from orchestrator.errors import ImageCorrupt
 from orchestrator.ids import ObjectId, Pid, Tid
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.task.attributes import ProcessAttributes, ThreadAttributes
 from orchestrator.kinds.task.credentials import Credentials
 from orchestrator.kinds.task.limits import Limits
 from orchestrator.kinds.task.scheduling import Scheduling
+from orchestrator.kinds.task.seccomp import Seccomp
 from orchestrator.kinds.task.timers import IntervalTimers, PosixTimer
 from orchestrator.kinds.task.userspace import UserAddresses
 
@@ -32,6 +34,7 @@ class Thread(Record, frozen=True):
     credentials: Credentials
     scheduling: Scheduling
     addresses: UserAddresses
+    seccomp: Seccomp | None = None
 
 
 class ProcessState(Record, frozen=True):
@@ -69,6 +72,15 @@ class Process(Record, frozen=True):
     """None for a zombie."""
     exit_status: int = 0
     """The wait status of a zombie."""
+
+
+def check_chains(processes: Sequence[Process], filters: int) -> None:
+    """Raise ImageCorrupt unless the seccomp filters that threads refer to are among the image's ``filters``."""
+    for process in processes:
+        for thread in process.threads:
+            for of in thread.seccomp.filters if thread.seccomp is not None else ():
+                if not 0 <= of < filters:
+                    raise ImageCorrupt(f"thread {thread.tid} of the image has seccomp filter {of} of {filters}")
 
 
 _TABLES = {"memory": "memory", "files": "file table", "filesystem": "working directory", "signal_actions": "handlers"}

@@ -1,4 +1,4 @@
-/* Threads that have each for itself what threads have in common: descriptors, directory, a seccomp filter. */
+/* Threads that have each for itself what threads have in common: descriptors, directory, a supervisor. */
 #include "selfcheck.h"
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -9,8 +9,15 @@ static pid_t tids[3];
 
 static void filter(void)
 {
-	struct sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
-	struct sock_fprog program = {1, &allow};
+	struct sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW), ask;
+	ask = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF);
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_getppid, 0, 1),
+		ask,
+		allow,
+	};
+	struct sock_fprog program = {4, code};
 	OK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
 	OK(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program));
 }
