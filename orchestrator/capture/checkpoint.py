@@ -279,7 +279,8 @@ def _describe(
     """Capture everything but the contents of memory and files; raise with all blockers if there are any."""
     scope = Scope(
         pids={process.host: process.pid for process in job.processes.values()},
-        names={process.host: process.name for process in job.processes.values()},
+        names={number: process.name for process in job.processes.values() for number in {process.host, process.seen}},
+        living={process.host: process.seen for process in job.processes.values() if process.headless},
         externals=request.externals,
         stdio=dict(request.stdio),
         ghost_limit=request.ghost_limit,
@@ -287,13 +288,13 @@ def _describe(
     try:
         for parent, child in job.children_outside():
             scope.outside(parent.host, f"child process {child}", "it is not in the job's cgroup")
-        living = [process.host for process in job.processes.values() if not process.is_zombie]
+        living = [process.seen for process in job.processes.values() if not process.is_zombie]
         parents = [HostPid(p.stat.ppid) for p in job.processes.values() if p.stat.ppid not in job.processes]
         namespaces = survey(living, scope, ours=[*parents, *job.processes])
         files = FileCollector(scope)
 
         def table_of(process: HeldProcess, parent: HostPid | None) -> FileTable:
-            return files.table(process.host, process.pidfd, parent)
+            return files.table(process.seen, process.pidfd, parent)
 
         mappers = Mappers(
             lambda pid, line, writable: files.mapped(pid, line, writable=writable),

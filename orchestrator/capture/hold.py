@@ -14,7 +14,7 @@ from orchestrator.ids import FarAddr, HostPid, HostTid, Pid, Tid
 from orchestrator.linux import ptrace, syscalls
 from orchestrator.linux.arch import x86_64 as arch
 from orchestrator.linux.call import machine
-from orchestrator.linux.pidfd import pidfd_open
+from orchestrator.linux.pidfd import PIDFD_THREAD, pidfd_open
 from orchestrator.linux.proc_misc import list_threads, read_auxv, read_children
 from orchestrator.linux.proc_stat import Stat, read_stat
 from orchestrator.linux.proc_status import Status, read_status
@@ -40,13 +40,23 @@ class HeldProcess:
     workspace: Workspace | None = None
     owns_workspace: bool = False
     pidfd: int = -1
-    headless: bool = False
-    """Whether the main thread has ended before others."""
+    living: HostTid | None = None
+    """A thread that lives, if the main thread has ended before others."""
 
     @property
     def is_zombie(self) -> bool:
         """Whether it ended and waits for its parent."""
-        return self.stat.state == "Z"
+        return self.stat.state == "Z" and not self.headless
+
+    @property
+    def headless(self) -> bool:
+        """Whether the main thread has ended before others."""
+        return self.living is not None
+
+    @property
+    def seen(self) -> HostPid:
+        """The number by which /proc shows its files and memory: not that of a main thread that has ended."""
+        return self.host if self.living is None else HostPid(self.living)
 
     @property
     def name(self) -> str:
@@ -150,12 +160,12 @@ class HeldJob:
                 self._suspend_seccomp(tid)
         for pid, tids in by_process.items():
             process = self._describe(pid)
-            if process.is_zombie:  # its other threads live on; a blocker for whoever looks
-                process.headless = True
-                continue
-            process.auxv = read_auxv(pid)
-            process.memory = ProcMemory(pid)
-            process.pidfd = pidfd_open(pid)
+            if process.is_zombie:  # its other threads live on
+                process.living = tids[0]
+                process.status = read_status(process.seen)
+            process.auxv = read_auxv(process.seen)
+            process.memory = ProcMemory(process.seen)
+            process.pidfd = pidfd_open(process.seen, PIDFD_THREAD if process.headless else 0)
             at = tracee.vdso_syscall_address(process.auxv)
             stone = tracee.stepping_stone_address(process.auxv)
             for tid in sorted(tids, key=lambda tid: int(tid) != pid):
@@ -218,7 +228,7 @@ class HeldJob:
 
         With ``stop`` every process is left stopped, as by SIGSTOP.
         """
-        leaders = {int(process.host) for process in self.processes.values()}
+        leaders = {int(process.seen) for process in self.processes.values()}
         for process in self.processes.values():
             with contextlib.suppress(OSError, tracee.TaskGone):
                 process.drop_workspace()
@@ -277,7 +287,7 @@ def _ended(tid: HostTid) -> bool:
 
 def _living_threads(pid: int) -> list[int]:
     try:
-        return [] if read_stat(pid).state == "Z" else list_threads(pid)
+        return [tid for tid in list_threads(pid) if tid != pid or read_stat(pid).state != "Z"]
     except (FileNotFoundError, ProcessLookupError):
         return []
 

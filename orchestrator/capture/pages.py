@@ -76,7 +76,7 @@ def copy_pages(process: HeldProcess, runs: Sequence[PageRun], image_fd: int, pag
         size = sum(length for _, length in vector)
         remote = b"".join(_IOVEC.pack(*part) for part in vector)
         local = _IOVEC.pack(ctypes.addressof(buffer), size)
-        if _process_vm_readv(process.host, local, 1, remote, len(vector), 0) != size:
+        if _process_vm_readv(process.seen, local, 1, remote, len(vector), 0) != size:
             _read_by_force(process, vector, view)
         _write_all(image_fd, view[:size], pages_at + offset)
 

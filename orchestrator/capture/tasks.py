@@ -34,6 +34,7 @@ from orchestrator.linux import kcmp, ptrace
 from orchestrator.linux.arch import x86_64 as arch
 from orchestrator.linux.proc_maps import MapLine, read_maps
 from orchestrator.linux.proc_misc import cgroup_of, read_coredump_filter, read_oom_score_adj, read_timers
+from orchestrator.linux.proc_stat import read_stat
 from orchestrator.snapshot import Clocks
 from orchestrator.tape.build import Played, Tape
 
@@ -125,9 +126,6 @@ class JobCapture:
             "exit_signal": process.stat.exit_signal,
             "name": os.fsdecode(process.stat.comm),
         }
-        if process.headless:
-            self._scope.unsupported(process.host, "main thread", "it has ended while other threads live on")
-            return
         if process.is_zombie:
             self.processes.append(Process(**common, threads=[], exit_status=process.stat.exit_code))  # type: ignore[arg-type]
             return
@@ -137,9 +135,9 @@ class JobCapture:
         views = read_threads(process, self._scope, self._seccomp)
         if len(self._scope.blockers.unsupported) > before:
             return
-        vm, new_memory = self._vm.identify(process.host)
+        vm, new_memory = self._vm.identify(process.seen)
         self._lend_workspace(process, vm)
-        sig, new_actions = self._sig.identify(process.host)
+        sig, new_actions = self._sig.identify(process.seen)
         threads = []
         leader: tuple[Asked, Played] | None = None
         for view in views:
@@ -155,30 +153,31 @@ class JobCapture:
         assert isinstance(of_process, attributes.ProcessAttributes)
         if new_memory:
             self._capture_memory(process, vm, parent, of_process, read("brk"))  # type: ignore[arg-type]
-        fd, new_table = self._fd.identify(process.host)
+        fd, new_table = self._fd.identify(process.seen)
         if new_table:
-            self.file_tables.append(self._table_of(process, parent.host if parent else None))
-        fs, new_filesystem = self._fs.identify(process.host)
+            self.file_tables.append(self._table_of(process, parent.seen if parent else None))
+        fs, new_filesystem = self._fs.identify(process.seen)
         if new_filesystem:
-            self.filesystems.append(capture_filesystem(fs, process.host, status.umask, self._scope))
+            self.filesystems.append(capture_filesystem(fs, process.seen, status.umask, self._scope))
         state = ProcessState(
             vm, fd, fs, sig,
-            ptrace.peek_signals(process.host, shared=True) if status.shd_pnd else [],
+            ptrace.peek_signals(process.seen, shared=True) if status.shd_pnd else [],
             of_process,
             read("limits"),  # type: ignore[arg-type]
             read("interval timers"),  # type: ignore[arg-type]
             read("posix timers"),  # type: ignore[arg-type]
-            read_oom_score_adj(process.host),
+            read_oom_score_adj(process.seen),
             self._relative_cgroup(process),
             process.stopped_by,
         )  # fmt: skip
-        self.processes.append(Process(**common, threads=threads, state=state))  # type: ignore[arg-type]
+        exit_status = process.stat.exit_code if process.headless else 0
+        self.processes.append(
+            Process(**common, threads=threads, state=state, exit_status=exit_status, headless=process.headless)  # type: ignore[arg-type]
+        )
 
     def _note_unaskable(self, process: HeldProcess) -> None:
         scope, pid = self._scope, process.host
-        if not process.threads or int(process.threads[0].tid) != pid:
-            scope.unsupported(pid, "main thread", "it has ended while other threads live on")
-        elif not arch.is_64_bit(process.leader.registers):
+        if not arch.is_64_bit(process.leader.registers):
             scope.unsupported(pid, "32-bit code", "only 64-bit processes can be saved")
         elif not process.leader.syscall_at:
             scope.unsupported(pid, "no vDSO", "the process has unmapped its vDSO")
@@ -250,7 +249,7 @@ class JobCapture:
         answers["process"] = attributes.ask_process(tape)
         answers["interval timers"] = timers.ask_interval_timers(tape)
         tids = {int(thread.tid): Tid(thread.vtid) for thread in process.threads}
-        answers["posix timers"] = timers.ask_posix_timers(tape, read_timers(process.host), tids)
+        answers["posix timers"] = timers.ask_posix_timers(tape, read_timers(process.seen), tids)
         brk = tape.brk(0)
         answers["brk"] = lambda played: played.result(brk)
         if not self.clocks.monotonic:
@@ -269,16 +268,16 @@ class JobCapture:
     ) -> None:
         assert process.workspace is not None
         relative = self._memory.get(parent.host) if parent else None
-        memory = capture_memory(process.host, self._scope, self._mappers, relative, ignore=process.workspace.base)
+        memory = capture_memory(process.seen, self._scope, self._mappers, relative, ignore=process.workspace.base)
         self._memory[process.host] = memory
-        stat = process.stat
+        stat = process.stat if not process.headless else read_stat(process.seen)
         self.memories.append(
             AddressSpace(
                 vm, memory.vmas,
                 stat.start_code, stat.end_code, stat.start_data, stat.end_data, stat.start_brk, brk, stat.start_stack,
                 stat.arg_start, stat.arg_end, stat.env_start, stat.env_end,
                 process.auxv, self._executable(process), of_process.dumpable, bool(of_process.thp_disable),
-                read_coredump_filter(process.host), memory.lock_future,
+                read_coredump_filter(process.seen), memory.lock_future,
             )
         )  # fmt: skip
         unreadable = set(memory.unreadable)
@@ -286,18 +285,18 @@ class JobCapture:
         self.writes.append(MemoryToWrite(process, memory.vmas, own, memory.unreadable))
 
     def _executable(self, process: HeldProcess) -> ObjectId:
-        link = f"/proc/{process.host}/exe"
+        link = f"/proc/{process.seen}/exe"
         stat = os.stat(link)
-        line = next((line for line in read_maps(process.host) if line.inode == stat.st_ino and line.path), None)
+        line = next((line for line in read_maps(process.seen) if line.inode == stat.st_ino and line.path), None)
         if line is None:
             self._scope.unsupported(process.host, f"executable {os.readlink(link)}", "it is not mapped any more")
             return ObjectId(-1)
-        return self._mappers.file(process.host, _as_private(line), False)
+        return self._mappers.file(process.seen, _as_private(line), False)
 
     def _relative_cgroup(self, process: HeldProcess) -> str:
         if not self._cgroup:
             return ""
-        path = cgroup_of(process.host).get("", "")
+        path = cgroup_of(process.seen).get("", "")
         base = self._cgroup.rstrip("/")
         return path[len(base) :].strip("/") if path == base or path.startswith(base + "/") else ""
 

@@ -33,7 +33,7 @@ def read_threads(process: HeldProcess, scope: Scope, filters: SeccompCollector) 
         found.append(ThreadView(thread, status, filters.capture(process.host, thread.tid, status.seccomp)))
         who = "" if thread is process.leader else f" of thread {thread.tid}"
         for kind, table in _TABLES.items():
-            if who and kcmp(process.host, thread.tid, kind):
+            if who and kcmp(process.seen, thread.tid, kind):
                 scope.unsupported(
                     process.host, f"{table}{who}", "not that of the process; such a thread cannot be rebuilt"
                 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -37,7 +37,9 @@ class Scope:
     pids: dict[HostPid, Pid]
     """Every process of the job (threads are not in here), by host pid."""
     names: dict[HostPid, str]
-    """How messages call them: "PID (comm)"."""
+    """How messages call them: "PID (comm)". A process whose main thread has ended is also known by another thread."""
+    living: dict[HostPid, HostPid] = field(default_factory=dict)
+    """For a process whose main thread has ended: the thread by which /proc shows its files and memory."""
     layout: PageLayout = field(default_factory=lambda: PageLayout(4096))
     blockers: BlockerList = field(default_factory=BlockerList)
     copies: list[FileCopy] = field(default_factory=list)
@@ -56,6 +58,10 @@ class Scope:
     """Called once after all tasks were captured, still held: for what needs the whole picture."""
     closers: list[int] = field(default_factory=list)
     """Our own descriptors to close when the capture is over."""
+
+    def seen(self) -> Iterator[HostPid]:
+        """Yield the number by which /proc shows each process."""
+        return (self.living.get(pid, pid) for pid in self.pids)
 
     def unsupported(self, pid: HostPid, what: str, reason: str, hint: str | None = None) -> None:
         """Note that ``what`` of process ``pid`` cannot be rebuilt."""

@@ -167,7 +167,7 @@ def _capture_segments(pid: HostPid, scope: Scope, seen: _Seen) -> list[ObjectId]
 def _mappings(scope: Scope, wanted: set[int]) -> dict[int, str]:
     """Find, for each segment of ``wanted``, one place where the job has it mapped."""
     found: dict[int, str] = {}
-    for pid in scope.pids:
+    for pid in scope.seen():
         if len(found) == len(wanted):
             break
         for line in read_maps(pid):

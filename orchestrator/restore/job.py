@@ -33,7 +33,7 @@ from orchestrator.restore import seed
 from orchestrator.restore.baseline import Baseline
 from orchestrator.restore.layout import Layout, plan_layout
 from orchestrator.restore.plan import Compiler, Plan, ProcessTapes, add_clone, parked
-from orchestrator.restore.play import Actor, Birth, Stage, first_stop, resume
+from orchestrator.restore.play import Actor, Birth, Stage, behead, first_stop, resume
 from orchestrator.restore.surroundings import Surroundings
 from orchestrator.restore.threads import ThreadTapes
 from orchestrator.restore.tree import INIT, Node
@@ -345,6 +345,13 @@ class Restore:
                     unmap = (self._vdso_syscall(process), *self._arena_range())
                 resume(actor.tracee, wanted, thread.extended_state, thread.signal_mask, unmap)
                 stops[actor.tracee.tid] = process.state.stopped_by if thread is process.threads[0] else 0
+            if process.headless:
+                behead(
+                    stage,
+                    self._threads[process.pid, Tid(process.pid)],
+                    self._vdso_syscall(process),
+                    process.exit_status,
+                )
         if not own_init:
             self._retire_init(stage, first)
         for tid, stop in stops.items():

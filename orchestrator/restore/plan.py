@@ -22,7 +22,7 @@ from orchestrator.kinds.memory.rebuild import Backings, Inherited, Span, rebuild
 from orchestrator.kinds.memory.record import AddressSpace
 from orchestrator.kinds.task import attributes, credentials, limits, scheduling, seccomp, signals, timers, userspace
 from orchestrator.kinds.task.filesystem import tell_filesystem
-from orchestrator.kinds.task.process import Process, Thread
+from orchestrator.kinds.task.process import Process, Thread, main_thread, other_threads
 from orchestrator.restore.baseline import Baseline
 from orchestrator.restore.ends import plan_ends
 from orchestrator.restore.layout import Layout
@@ -212,14 +212,14 @@ class Compiler:
         base = self._baseline
         tape = Tape(f"{process.pid}: dress")
         tapes.dress = tape
-        leader = process.threads[0]
+        leader = main_thread(process)
         if not node.flags & 0x400:
             self._place_files(tape, process)
         if not node.flags & 0x200:
             tell_filesystem(tape, self._filesystems[state.filesystem], base.filesystem)
         if not node.flags & 0x800:
             signals.tell_actions(tape, self._actions[state.signal_actions].actions, [])
-        tapes.threads = self._beget(tape, process, leader, process.threads[1:], 0)
+        tapes.threads = self._beget(tape, process, leader, other_threads(process), 0)
         signals.tell_no_child_signal(tape)
         timers.tell_posix_timers(tape, process.pid, state.posix_timers)
         limits.tell_limits(tape, state.limits, base.limits)

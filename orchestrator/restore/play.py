@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ from orchestrator.errors import NotPermitted, RebuildFailed
 from orchestrator.ids import FarAddr, HostPid, HostTid, Pid, Tid
 from orchestrator.linux import ptrace
 from orchestrator.linux.arch import x86_64 as arch
+from orchestrator.linux.proc_stat import read_stat
 from orchestrator.tape.build import Played, Tape, TapeError
 from orchestrator.tape.memory import Arena
 from orchestrator.tape.tracee import MASK_ALL_BUT_TAPE_SIGNAL, TaskGone, Tracee
@@ -28,6 +30,7 @@ OPTIONS = (
     | ptrace.PTRACE_O_TRACEEXIT
     | ptrace.PTRACE_O_EXITKILL
 )
+_ENDS_WITHIN = 10.0
 _BIRTHS = (ptrace.PTRACE_EVENT_FORK, ptrace.PTRACE_EVENT_VFORK, ptrace.PTRACE_EVENT_CLONE)
 
 
@@ -201,6 +204,25 @@ def resume(tracee: Tracee, registers: bytes, xstate: bytes, sigmask: int, unmap:
     if xstate:
         ptrace.set_regset(tid, ptrace.NT_X86_XSTATE, xstate)
     ptrace.set_sigmask(tid, sigmask)
+
+
+def behead(stage: Stage, main: Actor, syscall_at: int, exit_status: int) -> None:
+    """Let the main thread of a process end, and wait until it has; the others stand still and live on.
+
+    It is let go first: to a tracer its end would be told only when the last of its threads has ended.
+    """
+    tracee = main.tracee
+    values = tracee.registers.copy()
+    arch.set_call(values, syscall_at, arch.EXIT, (exit_status >> 8,))
+    ptrace.set_regset(tracee.tid, ptrace.NT_PRSTATUS, arch.pack_registers(values))
+    ptrace.set_sigmask(tracee.tid, (1 << 64) - 1)
+    ptrace.detach(tracee.tid)
+    del stage.actors[tracee.tid]
+    deadline = time.monotonic() + _ENDS_WITHIN
+    while read_stat(tracee.tid).state != "Z":
+        if time.monotonic() > deadline:
+            raise RebuildFailed(f"the main thread of process {tracee.pid} does not end")
+        time.sleep(0.0001)
 
 
 def first_stop(pid: HostPid, *, suspend_seccomp: bool = False) -> None:

@@ -192,12 +192,6 @@ class TestRefusedCheckpoint:
         finished = refused(run, 20, *argv, says_also=("fd 40", "fd 41", "io_uring", "userfaultfd", "unsupported"))
         assert "2 blockers" in finished.errors or finished.errors.count("fd 4") == 2
 
-    def test_main_thread_has_ended(self, job: Job) -> None:
-        run = Run(Program("leader_exited"), job)
-        run.start()
-        argv = ("checkpoint", "--cgroup", job.name, "-o", str(job.image), "--kill")
-        refused(run, 20, *argv, says_also=("leader_exited", "main thread"))
-
     def test_threads_that_differ(self, job: Job) -> None:
         run = Run(Program("unlike_threads"), job)
         run.start()

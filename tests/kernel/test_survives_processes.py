@@ -26,6 +26,8 @@ PROGRAMS = [
     Program("clone_fs"),
     Program("clone_sighand"),
     Program("shared_table_not_with_parent"),
+    Program("leader_exited"),
+    Program("main_thread_ended"),
 ]
 
 

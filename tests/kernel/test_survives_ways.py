@@ -11,6 +11,8 @@ from harness.ways import MORE_WAYS, Way
 PROGRAMS = [
     Program("tree"),
     Program("threads"),
+    Program("leader_exited"),
+    Program("main_thread_ended"),
     Program("sessions"),
     Program("clone_vm"),
     Program("anon_shared"),

@@ -84,7 +84,7 @@ class TcpPeers:
         """The inodes of all sockets of the job."""
         return {
             int(link[8:-1])
-            for pid in self.scope.pids
+            for pid in self.scope.seen()
             for fd in list_fds(pid)
             if (link := readlink_fd(pid, fd)).startswith("socket:[")
         }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+
+import msgspec
 
 from orchestrator.errors import ImageCorrupt
 from orchestrator.ids import ObjectId, Pid, Tid
@@ -15,6 +18,7 @@ from orchestrator.kinds.task.seccomp import Seccomp
 from orchestrator.kinds.task.timers import IntervalTimers, PosixTimer
 from orchestrator.kinds.task.userspace import UserAddresses
 
+_SS_DISABLE = 2
 OUTSIDE = Pid(0)
 """The parent of a process whose parent is not part of the job: process 1 of the restored namespace."""
 
@@ -67,11 +71,13 @@ class Process(Record, frozen=True):
     name: str
     """comm, for people."""
     threads: list[Thread]
-    """The leader first; empty for a zombie."""
+    """The leader first, unless it is headless; empty for a zombie."""
     state: ProcessState | None = None
     """None for a zombie."""
     exit_status: int = 0
-    """The wait status of a zombie."""
+    """The wait status of a zombie, or of a main thread that has ended."""
+    headless: bool = False
+    """Whether the main thread has ended before others."""
 
 
 def check_chains(processes: Sequence[Process], filters: int) -> None:
@@ -81,6 +87,23 @@ def check_chains(processes: Sequence[Process], filters: int) -> None:
             for of in thread.seccomp.filters if thread.seccomp is not None else ():
                 if not 0 <= of < filters:
                     raise ImageCorrupt(f"thread {thread.tid} of the image has seccomp filter {of} of {filters}")
+
+
+def main_thread(process: Process) -> Thread:
+    """Return the thread that makes the others of a living process; one that has ended is like them, and has nothing."""
+    first = process.threads[0]
+    if not process.headless:
+        return first
+    nothing = UserAddresses((0, _SS_DISABLE, 0), 0, 0, 0, (0, 0, 0, 0))
+    attributes = msgspec.structs.replace(first.attributes, name=os.fsencode(process.name), parent_death_signal=0)
+    return msgspec.structs.replace(
+        first, tid=Tid(process.pid), pending=[], attributes=attributes, addresses=nothing, seccomp=None
+    )
+
+
+def other_threads(process: Process) -> list[Thread]:
+    """Return those that the main thread makes."""
+    return process.threads if process.headless else process.threads[1:]
 
 
 _TABLES = {"memory": "memory", "files": "file table", "filesystem": "working directory", "signal_actions": "handlers"}

@@ -256,6 +256,7 @@ def test_call_numbers_in_the_code_are_those_of_the_table() -> None:
     assert stone[1][2] == f"eax, {syscalls.SYSCALLS['rt_sigprocmask'].x86_64:#x}"
     assert stone[2][2] == f"edi, {signal.SIG_SETMASK}"
     assert syscalls.SYSCALLS["munmap"].x86_64 == arch.MUNMAP
+    assert syscalls.SYSCALLS["exit"].x86_64 == arch.EXIT
 
 
 @pytest.mark.parametrize(
