@@ -38,12 +38,12 @@ class Birth(msgspec.Struct, frozen=True):
         return cls(pid, read_stat(pid).starttime)
 
     def is_alive(self) -> bool:
-        """Say whether it has not ended yet; a zombie has."""
+        """Say whether it has not ended yet; a zombie has, unless just its main thread has ended."""
         try:
             stat = read_stat(self.pid)
         except (FileNotFoundError, ProcessLookupError):
             return False
-        return stat.starttime == self.starttime and stat.state not in "ZX"
+        return stat.starttime == self.starttime and (stat.state not in "ZX" or stat.num_threads > 1)
 
 
 class Stream(msgspec.Struct, frozen=True):

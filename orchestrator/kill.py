@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
 import signal
 import time
+from collections.abc import Iterable
 
 from orchestrator.errors import JobBusy, NoSuchJob, NotPermitted, SelfInJob
 from orchestrator.freezer import CgroupRef, make_freezer
 from orchestrator.job import Birth, Job, clear_if_stale, find_job
 from orchestrator.linux import cgroupfs
 from orchestrator.linux.pidfd import pidfd_open, pidfd_send_signal
+from orchestrator.linux.proc_stat import read_stat
 from orchestrator.linux.proc_status import read_status
 
 # Signals that do not end a program which has set no handler.
@@ -51,6 +54,8 @@ def _kill_v2(path: str, deadline: float) -> bool:
             poll = select.poll()
             poll.register(watch.fileno(), select.POLLIN)
             cgroupfs.kill(path)
+            with contextlib.suppress(NoSuchJob):
+                _kill_headless(make_freezer(CgroupRef(2, path)).tasks())
             while watch.clear()["populated"]:
                 if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
                     return False
@@ -58,6 +63,14 @@ def _kill_v2(path: str, deadline: float) -> bool:
         if error.errno not in (errno.ENOENT, errno.ENODEV):
             raise
     return True
+
+
+def _kill_headless(pids: Iterable[int]) -> None:
+    """Kill processes whose main thread has ended before others: cgroup.kill signals just that one, in vain."""
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if read_stat(pid).state == "Z":
+                os.kill(pid, signal.SIGKILL)
 
 
 def _kill_v1(cgroup: CgroupRef, deadline: float) -> bool:

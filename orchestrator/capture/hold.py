@@ -14,7 +14,7 @@ from orchestrator.ids import FarAddr, HostPid, HostTid, Pid, Tid
 from orchestrator.linux import ptrace, syscalls
 from orchestrator.linux.arch import x86_64 as arch
 from orchestrator.linux.call import machine
-from orchestrator.linux.pidfd import PIDFD_THREAD, pidfd_open
+from orchestrator.linux.pidfd import open_task
 from orchestrator.linux.proc_misc import list_threads, read_auxv, read_children
 from orchestrator.linux.proc_stat import Stat, read_stat
 from orchestrator.linux.proc_status import Status, read_status
@@ -165,7 +165,7 @@ class HeldJob:
                 process.status = read_status(process.seen)
             process.auxv = read_auxv(process.seen)
             process.memory = ProcMemory(process.seen)
-            process.pidfd = pidfd_open(process.seen, PIDFD_THREAD if process.headless else 0)
+            process.pidfd = open_task(process.seen)
             at = tracee.vdso_syscall_address(process.auxv)
             stone = tracee.stepping_stone_address(process.auxv)
             for tid in sorted(tids, key=lambda tid: int(tid) != pid):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from orchestrator.linux.call import syscall
 
 # The same numbers on every architecture.
@@ -21,6 +23,17 @@ def pidfd_open(pid: int, flags: int = 0) -> int:
     except OSError as error:
         error.add_note(f"pidfd_open({pid}, {flags:#x})")
         raise
+
+
+def open_task(pid: int) -> int:
+    """Open a descriptor of a process, or of a single thread if the number is that of one."""
+    try:
+        return syscall(_NR_pidfd_open, pid, 0)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOENT):
+            error.add_note(f"pidfd_open({pid})")
+            raise
+    return pidfd_open(pid, PIDFD_THREAD)
 
 
 def pidfd_getfd(pidfd: int, fd: int) -> int:

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from orchestrator.ids import HostPid
 from orchestrator.linux import nsfs
-from orchestrator.linux.pidfd import pidfd_open
+from orchestrator.linux.pidfd import open_task
 
 T = TypeVar("T")
 _KINDS = frozenset(("uts", "ipc", "net", "cgroup"))
@@ -31,7 +31,7 @@ def enter(pid: HostPid | None, kinds: Sequence[str], function: Callable[[], T], 
         flags |= nsfs.TYPES[name]
     results: list[T] = []
     errors: list[BaseException] = []
-    target = -1 if pid is None else pidfd_open(pid)
+    target = -1 if pid is None else open_task(pid)
 
     def work() -> None:
         try:

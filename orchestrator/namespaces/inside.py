@@ -20,7 +20,7 @@ import msgspec
 from orchestrator import errors
 from orchestrator.ids import HostPid
 from orchestrator.linux import nsfs
-from orchestrator.linux.pidfd import pidfd_open
+from orchestrator.linux.pidfd import open_task
 
 T = TypeVar("T")
 _SECONDS = 20.0
@@ -56,7 +56,7 @@ def visit(
     flags = 0
     for name in kinds:
         flags |= nsfs.TYPES[name]
-    target = pidfd_open(pid)
+    target = open_task(pid)
     try:
         answer_read, answer_write = os.pipe()
         stay_read, stay_write = os.pipe()

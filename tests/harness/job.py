@@ -129,9 +129,10 @@ class Job:
             if cgroups.frozen(cgroup):
                 continue
             for pid in cgroups.pids_of(cgroup):
-                state = describe(pid)
-                if ") T" not in state:
-                    raise CommandFailed(f"not stopped: {state}")
+                for task in Path(f"/proc/{pid}/task").iterdir():
+                    state = describe(int(task.name))
+                    if ") T" not in state and not (task.name == str(pid) and ") Z" in state):
+                        raise CommandFailed(f"not stopped: {state}")
 
     def restore(self, image: Path | None = None) -> Finished:
         """Bring the job back from its image, in the background."""

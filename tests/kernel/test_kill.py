@@ -11,6 +11,8 @@ import pytest
 
 from harness.cgroups import remove
 from harness.descendants import kill_all
+from harness.job import Job
+from harness.program import Program, Run
 from orchestrator.freezer import CgroupRef, make_freezer
 from orchestrator.kill import empty_cgroup
 from orchestrator.linux import cgroupfs
@@ -63,3 +65,10 @@ def test_an_empty_cgroup_and_one_that_is_gone_are_no_error(cgroup: CgroupRef) ->
     empty_cgroup(cgroup, 10)
     cgroupfs.remove_tree(cgroup.path)
     empty_cgroup(cgroup, 10)
+
+
+@pytest.mark.parametrize("program", ["leader_exited", "main_thread_ended"])
+def test_a_process_whose_main_thread_has_ended(job: Job, program: str) -> None:
+    run = Run(Program(program), job)
+    run.start()
+    job.kill()

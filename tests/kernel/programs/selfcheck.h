@@ -260,7 +260,7 @@ MAYBE double seconds(clockid_t clock)
 /* A line of /proc/self/status and the like, without its name. */
 MAYBE char *proc_field(const char *path, const char *field)
 {
-	static char line[4096];
+	static _Thread_local char line[4096];
 	FILE *file = fopen(path, "re");
 	if (!file)
 		FAIL("%s: %s", path, strerror(errno));
