@@ -1,5 +1,5 @@
 # Works on a fresh Debian 12 as root with nothing but make installed; each target sets up what it needs.
-.PHONY: help setup setup-dev demo test lint bench clean
+.PHONY: help setup setup-dev demo test lint bench conformance clean
 .DEFAULT_GOAL := help
 
 help:
@@ -7,6 +7,7 @@ help:
 	@echo 'make test    lint and run all tests (root)'
 	@echo 'make lint    ruff, mypy --strict, import contracts'
 	@echo 'make bench   measure checkpoint and restore'
+	@echo 'make conformance ZDTM=PATH   run the tests of a checkout of CRIU (root, many minutes)'
 	@echo 'make clean   remove what these made in the checkout'
 
 setup:
@@ -29,6 +30,10 @@ test: lint
 
 bench: setup-dev
 	.venv/bin/python -m benchmarks $(if $(CRIU),--criu $(CRIU))
+
+conformance: setup-dev
+	@test -n '$(ZDTM)' || { echo 'name a checkout of CRIU: make conformance ZDTM=PATH' >&2; exit 2; }
+	PYTHONPATH=tests .venv/bin/python -m conformance $(ZDTM)
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

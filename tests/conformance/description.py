@@ -1,0 +1,78 @@
+"""What a test says of itself: the suite's .desc files, each a Python dictionary."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+_SUFFIXES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_COUNTERPARTS = {"--tcp-established": ("--external", "tcp"), "--ext-unix-sk": ("--external", "unix")}
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """The fields that matter to a run on the host."""
+
+    flavours: frozenset[str] = frozenset({"h", "ns", "uns"})
+    flags: frozenset[str] = frozenset()
+    features: tuple[str, ...] = ()
+    architecture: str | None = None
+    seconds: int = 30
+    options: tuple[str, ...] = ()
+    """What CRIU is told when it saves the test."""
+
+    @property
+    def as_root(self) -> bool:
+        """Whether the test keeps root's credentials."""
+        return "suid" in self.flags
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other test may run beside it."""
+        return "excl" in self.flags
+
+    @property
+    def may_be_refused(self) -> bool:
+        """Whether CRIU must refuse to save it; orch may, or may do better."""
+        return "crfail" in self.flags
+
+    def checkpoint_options(self) -> list[str]:
+        """Tell orch what CRIU is told, where it has an option for it."""
+        found: list[str] = []
+        for option, value in pairwise((*self.options, "")):
+            if option in _COUNTERPARTS:
+                found += _COUNTERPARTS[option]
+            elif option == "--ghost-limit":
+                found += [option, str(_bytes(value))]
+        return found
+
+
+def _bytes(text: str) -> int:
+    return int(text[:-1]) * _SUFFIXES[text[-1]] if text[-1] in _SUFFIXES else int(text)
+
+
+def parse_description(text: str) -> Description:
+    """Read a description. One that is computed, from the environment, asks for something special: never by itself."""
+    if not text.strip():
+        return Description()
+    try:
+        fields: dict[str, Any] = ast.literal_eval(text.strip())
+    except ValueError:
+        return Description(flags=frozenset({"noauto"}))
+    options = f"{fields.get('opts', '')} {fields.get('dopts', '')}".split()
+    return Description(
+        flavours=frozenset(fields.get("flavor", "h ns uns").split()),
+        flags=frozenset(fields.get("flags", "").split()),
+        features=tuple(fields.get("feature", "").split()),
+        architecture=fields.get("arch"),
+        seconds=int(fields.get("timeout") or 30),
+        options=tuple(options),
+    )
+
+
+def read_description(path: Path) -> Description:
+    """Read a test's description; most have none."""
+    return parse_description(path.read_text()) if path.exists() else Description()
