@@ -23,6 +23,7 @@ from conformance import report
 from conformance.applies import Applicability
 from conformance.checkout import Checkout, CheckoutError, Test
 from conformance.hierarchies import suite_hierarchies
+from conformance.hugepages import huge_pages
 from conformance.outcome import Outcome
 from conformance.workplace import clean_after
 from harness.descendants import become_subreaper, kill_all
@@ -119,7 +120,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             outcomes.append(Outcome(test.name, "not applicable", why_not))
     try:
-        _run_all(checkout, to_run, options.jobs, done)
+        with huge_pages():
+            _run_all(checkout, to_run, options.jobs, done)
     finally:
         kill_all()
         outcomes.sort(key=lambda outcome: outcome.test)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 _SUFFIXES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_CHANGES = frozenset(("--tcp-close", "--skip-in-flight", "--cgroup-root", "--join-ns", "--network-lock"))
 _COUNTERPARTS = {"--tcp-established": ("--external", "tcp"), "--ext-unix-sk": ("--external", "unix")}
 
 
@@ -22,7 +23,12 @@ class Description:
     architecture: str | None = None
     seconds: int = 30
     options: tuple[str, ...] = ()
-    """What CRIU is told when it saves the test."""
+    """What CRIU is told when it saves and restores the test."""
+
+    @property
+    def asks_for_change(self) -> str | None:
+        """Return the option by which CRIU is told to bring the test back as something else than it was."""
+        return next((option for option in self.options if option.partition("=")[0] in _CHANGES), None)
 
     @property
     def as_root(self) -> bool:
@@ -62,7 +68,7 @@ def parse_description(text: str) -> Description:
         fields: dict[str, Any] = ast.literal_eval(text.strip())
     except ValueError:
         return Description(flags=frozenset({"noauto"}))
-    options = f"{fields.get('opts', '')} {fields.get('dopts', '')}".split()
+    options = f"{fields.get('opts', '')} {fields.get('dopts', '')} {fields.get('ropts', '')}".split()
     return Description(
         flavours=frozenset(fields.get("flavor", "h ns uns").split()),
         flags=frozenset(fields.get("flags", "").split()),

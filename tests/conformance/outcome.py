@@ -40,8 +40,8 @@ class Outcome:
 
 _BLOCKER = re.compile(r"^ +\d+ \(.*?\): (?P<object>.*?): (?P<reason>.*?)(?: \([^()]*(?:\([^()]*\)[^()]*)*\))?$")
 _STAMP = re.compile(r"^\d\d:\d\d:\d\d\.\d+: +\d+: ")
+_PLACE = re.compile(r"\b[\w.+-]+\.c:\d+: ")
 _VARYING = (
-    (re.compile(r"\(…\)|\([^()]*\.c:\d+\)"), ""),
     (re.compile(r"0x[0-9a-f]+(-0x[0-9a-f]+)?"), "…"),
     (re.compile(r"\b[0-9a-f]{8,}-[0-9a-f]{8,}\b"), "…"),
     (re.compile(r"\d+"), "…"),
@@ -75,7 +75,7 @@ def reason_of_error(text: str) -> str:
 
 def reason_of_verdict(output: str) -> str:
     """Take the first complaint out of what a test wrote."""
-    lines = [_STAMP.sub("", line) for line in output.splitlines()]
+    lines = [_PLACE.sub("", _STAMP.sub("", line)) for line in output.splitlines()]
     for mark in ("FAIL", "ERR"):
         for line in lines:
             if line.startswith(mark):

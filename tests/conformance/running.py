@@ -75,6 +75,8 @@ class Running:
         environment = {"PATH": os.environ.get("PATH", os.defpath), "TMPDIR": "/tmp", "ZDTM_THREAD_BOMB": "5"}
         if not self.test.description.as_root:
             environment |= {"ZDTM_UID": _UID, "ZDTM_GID": _GID, "ZDTM_GROUPS": _GROUPS}
+        if "pre-dump-notify" in self.test.description.flags:
+            environment |= {"ZDTM_NOTIFY_FDIN": "100", "ZDTM_NOTIFY_FDOUT": "101"}
         return environment
 
     def hook(self, moment: str) -> None:

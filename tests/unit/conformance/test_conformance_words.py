@@ -55,7 +55,7 @@ def test_an_error_loses_numbers_and_paths() -> None:
 
 def test_a_verdict_is_the_first_complaint() -> None:
     written = "10:00:01.002:    55: ERR: a.c:1: oh\n10:00:01.003:    55: FAIL: a.c:2: no (errno = 2 (x))\n"
-    assert reason_of_verdict(written) == "FAIL: a.c:2: no (errno = 2 (x))"
+    assert reason_of_verdict(written) == "FAIL: no (errno = 2 (x))"
 
 
 def test_the_page_names_no_directories() -> None:
