@@ -37,6 +37,7 @@ from orchestrator.linux.proc_misc import cgroup_of, read_coredump_filter, read_o
 from orchestrator.linux.proc_stat import read_stat
 from orchestrator.snapshot import Clocks
 from orchestrator.tape.build import Played, Tape
+from orchestrator.tape.tracee import Tracee
 
 _TAPE_BYTES = 32 * 1024
 _RSEQ_CS_OFFSET = 8
@@ -136,12 +137,14 @@ class JobCapture:
         if len(self._scope.blockers.unsupported) > before:
             return
         vm, new_memory = self._vm.identify(process.seen)
+        # The kernel forgets the section of a thread that runs anything else.
+        sequences = [self._leave_rseq_section(process, view.thread) for view in views]
         self._lend_workspace(process, vm)
         sig, new_actions = self._sig.identify(process.seen)
         threads = []
         leader: tuple[Asked, Played] | None = None
-        for view in views:
-            asked, played, record = self._capture_thread(process, view)
+        for view, rseq in zip(views, sequences, strict=True):
+            asked, played, record = self._capture_thread(process, view, rseq)
             threads.append(record)
             leader = leader or (asked, played)
         assert leader is not None
@@ -204,20 +207,25 @@ class JobCapture:
         else:
             process.workspace = owner.workspace
 
-    def _capture_thread(self, process: HeldProcess, view: ThreadView) -> tuple[Asked, Played, Thread]:
-        thread, status = view.thread, view.status
-        assert process.workspace is not None
+    def _leave_rseq_section(self, process: HeldProcess, thread: Tracee) -> ptrace.RseqConfiguration:
         assert process.memory is not None
         rseq = ptrace.rseq_configuration(thread.tid)
-        registers.settle_interrupted_call(
-            thread.registers, (status.sig_pnd | status.shd_pnd) & ~status.sig_blk & (1 << 64) - 1
-        )
         if rseq.address:
             area = process.memory.read(FarAddr(rseq.address), rseq.size)
             section = int.from_bytes(area[_RSEQ_CS_OFFSET : _RSEQ_CS_OFFSET + 8], "little")
             if section:
                 content = process.memory.read(FarAddr(section), _RSEQ_CS_SIZE)
                 registers.leave_rseq_section(thread.registers, content)
+        return rseq
+
+    def _capture_thread(
+        self, process: HeldProcess, view: ThreadView, rseq: ptrace.RseqConfiguration
+    ) -> tuple[Asked, Played, Thread]:
+        thread, status = view.thread, view.status
+        assert process.workspace is not None
+        registers.settle_interrupted_call(
+            thread.registers, (status.sig_pnd | status.shd_pnd) & ~status.sig_blk & (1 << 64) - 1
+        )
         asked = Asked(Tape(f"{process.name}: ask"))
         answers, tape = asked.answers, asked.tape
         answers["attributes"] = attributes.ask_thread(tape, status, status.name)

@@ -17,6 +17,7 @@ PROGRAMS = [
     Program("protection_keys"),
     Program("robust_futexes"),
     Program("rseq_registered"),
+    Program("rseq_section"),
     Program("thread_exit_wakes"),
     Program("child_tid_cleared"),
 ]
