@@ -22,6 +22,8 @@ PROGRAMS = [
     Program("timerfds"),
     Program("signalfds"),
     Program("proc_files"),
+    Program("flock_owner"),
+    Program("memfd_executed"),
 ]
 
 

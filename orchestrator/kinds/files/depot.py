@@ -7,10 +7,10 @@ The order of a restore: :func:`rebuild_depot` in the first process; forks; :func
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from orchestrator.ids import DepotFd, ObjectId
+from orchestrator.ids import DepotFd, ObjectId, Pid
 from orchestrator.kinds.files.epoll import EventPoll
 from orchestrator.kinds.files.kind import O_CLOEXEC, Depot, FileTable, OpenFile, Settling
 from orchestrator.kinds.files.locks import take_file_locks, take_posix_locks
@@ -48,8 +48,25 @@ def check_files(files: Sequence[OpenFile], is_rebuilt: Callable[[OpenFile], bool
             check_unchanged(file)
 
 
-def rebuild_depot(files: Sequence[OpenFile], depot: Depot) -> None:
-    """Write the tape entries that open every file, in a process without low descriptors."""
+def flock_takers(files: Iterable[OpenFile], tables: Mapping[Pid, FileTable]) -> dict[ObjectId, Pid]:
+    """Say for open files with a lock of flock(2) which process takes it; the depot takes all others.
+
+    The kernel shows who took a lock. ``tables``: those that a process places itself.
+    """
+    held = {pid: {descriptor.file for descriptor in table.descriptors} for pid, table in tables.items()}
+    return {
+        file.id: Pid(lock.taker)
+        for file in files
+        for lock in file.locks
+        if lock.whole and file.id in held.get(Pid(lock.taker), ())
+    }
+
+
+def rebuild_depot(files: Sequence[OpenFile], depot: Depot, takers: Collection[ObjectId] = ()) -> None:
+    """Write the tape entries that open every file, in a process without low descriptors.
+
+    ``takers``: the files whose locks of flock(2) somebody else takes.
+    """
     ordered = sorted(files, key=lambda file: (kind_of(file).order, file.id))
     for file in ordered:
         kind_of(file).rebuild(file, depot)
@@ -59,13 +76,25 @@ def rebuild_depot(files: Sequence[OpenFile], depot: Depot) -> None:
         connect = kind_of(file).connect
         if connect is not None:
             connect(file, depot)
-        take_file_locks(depot.tape, depot.slot(file.id), file.locks)
+        locks = [lock for lock in file.locks if not (lock.whole and file.id in takers)]
+        take_file_locks(depot.tape, depot.slot(file.id), locks)
 
 
 def place_table(table: FileTable, tape: Tape, base: int) -> None:
     """Give a task the descriptors it had, from the depot's that it inherited."""
     for descriptor in table.descriptors:
         tape.dup3(base + descriptor.file, descriptor.fd, O_CLOEXEC if descriptor.cloexec else 0)
+
+
+def take_own_flocks(
+    table: FileTable, tape: Tape, pid: Pid, files: Mapping[ObjectId, OpenFile], takers: Mapping[ObjectId, Pid]
+) -> None:
+    """Take the locks of flock(2) that the process of a table is known to have taken."""
+    done: set[ObjectId] = set()
+    for descriptor in table.descriptors:
+        if takers.get(descriptor.file) == pid and descriptor.file not in done:
+            done.add(descriptor.file)
+            take_file_locks(tape, descriptor.fd, [lock for lock in files[descriptor.file].locks if lock.whole])
 
 
 def first_holders(tables: Iterable[FileTable]) -> dict[ObjectId, tuple[ObjectId, int]]:

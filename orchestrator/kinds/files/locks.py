@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from orchestrator.kinds.record import Record
@@ -27,6 +28,8 @@ class FileLock(Record, frozen=True, array_like=True):
     start: int = 0
     length: int = 0
     """In bytes; 0 reaches to the end of the file, wherever that will be."""
+    taker: int = 0
+    """The process that took a lock of flock(2), as the job numbers it, if it still has the file: see proc_locks(5)."""
 
 
 class PosixLock(Record, frozen=True, array_like=True):
@@ -46,6 +49,8 @@ class LockLine(NamedTuple):
     type: int
     start: int
     length: int
+    pid: int
+    """Who took it, as the reader numbers processes; -1 of F_OFD_SETLK, 0 who has ended."""
 
 
 def parse_lock(text: str) -> LockLine:
@@ -54,10 +59,10 @@ def parse_lock(text: str) -> LockLine:
     style, type_, start, end = words[1], words[3], words[-2], words[-1]
     first = int(start)
     length = 0 if end == "EOF" else int(end) - first + 1
-    return LockLine(style, _TYPES.get(type_, -1), first, length)
+    return LockLine(style, _TYPES.get(type_, -1), first, length, int(words[-4]))
 
 
-def take_file_locks(tape: Tape, fd: int, locks: tuple[FileLock, ...]) -> None:
+def take_file_locks(tape: Tape, fd: int, locks: Sequence[FileLock]) -> None:
     """Take the locks of an open file; EAGAIN if somebody else has one. Any descriptor will do."""
     for lock in locks:
         if lock.whole:

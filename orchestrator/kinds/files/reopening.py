@@ -12,10 +12,10 @@ AT_FDCWD = -100
 O_LARGEFILE = 0o100000
 FASYNC = 0o20000
 """Told at the end, with the owner of the signals."""
-_STATUS = os.O_APPEND | os.O_NONBLOCK | os.O_DIRECT | os.O_NOATIME
+SETTABLE = os.O_APPEND | os.O_NONBLOCK | os.O_DIRECT | os.O_NOATIME
 """What F_SETFL can change."""
 _OPENED = (
-    os.O_ACCMODE | _STATUS | os.O_SYNC | os.O_DSYNC | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_PATH | O_LARGEFILE
+    os.O_ACCMODE | SETTABLE | os.O_SYNC | os.O_DSYNC | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_PATH | O_LARGEFILE
 )  # fmt: skip
 
 
@@ -45,10 +45,10 @@ def seek(tape: Tape, fd: int, file: OpenFile) -> None:
 
 def set_status(tape: Tape, fd: int, flags: int, have: int = 0) -> None:
     """Set the status flags of something that was not opened by a path; ``have`` are those it has."""
-    if flags & _STATUS != have & _STATUS:
-        tape.fcntl(fd, fcntl.F_SETFL, flags & _STATUS)
+    if flags & SETTABLE != have & SETTABLE:
+        tape.fcntl(fd, fcntl.F_SETFL, flags & SETTABLE)
 
 
 def set_async(tape: Tape, fd: int, flags: int) -> None:
     """Let signals come (O_ASYNC)."""
-    tape.fcntl(fd, fcntl.F_SETFL, flags & (_STATUS | FASYNC))
+    tape.fcntl(fd, fcntl.F_SETFL, flags & (SETTABLE | FASYNC))

@@ -15,10 +15,10 @@ from orchestrator.kinds.files.locks import LockLine, parse_lock
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("1: FLOCK  ADVISORY  WRITE 1234 fe:00:77 0 EOF", LockLine("FLOCK", fcntl.F_WRLCK, 0, 0)),
-        ("12: POSIX  ADVISORY  READ  1234 fe:00:77 10 14", LockLine("POSIX", fcntl.F_RDLCK, 10, 5)),
-        ("3: OFDLCK ADVISORY  WRITE -1 00:1b:77 7 EOF", LockLine("OFDLCK", fcntl.F_WRLCK, 7, 0)),
-        ("4: LEASE  ACTIVE    WRITE 1234 fe:00:77 0 EOF", LockLine("LEASE", fcntl.F_WRLCK, 0, 0)),
+        ("1: FLOCK  ADVISORY  WRITE 1234 fe:00:77 0 EOF", LockLine("FLOCK", fcntl.F_WRLCK, 0, 0, 1234)),
+        ("12: POSIX  ADVISORY  READ  1234 fe:00:77 10 14", LockLine("POSIX", fcntl.F_RDLCK, 10, 5, 1234)),
+        ("3: OFDLCK ADVISORY  WRITE -1 00:1b:77 7 EOF", LockLine("OFDLCK", fcntl.F_WRLCK, 7, 0, -1)),
+        ("4: LEASE  ACTIVE    WRITE 1234 fe:00:77 0 EOF", LockLine("LEASE", fcntl.F_WRLCK, 0, 0, 1234)),
     ],
 )
 def test_locks(text: str, expected: LockLine) -> None:
