@@ -22,7 +22,7 @@ from orchestrator.kinds.files.depot import (
     settle_table,
     take_own_flocks,
 )
-from orchestrator.kinds.files.kind import Depot, FileTable
+from orchestrator.kinds.files.kind import Depot
 from orchestrator.kinds.memory.rebuild import Backings
 from orchestrator.kinds.memory.shared import open_shared, seal_shared
 from orchestrator.kinds.memory.sysv import SysvSegment, attach_vma, ensure_segment, finish_segment, segments_of
@@ -121,8 +121,7 @@ class Restore:
             inherited=given, scratch_address=self._layout.keep_out.end,
         )  # fmt: skip
         self._surroundings.before_depot(depot)
-        tables = {table.id: table for table in self._snapshot.file_tables}
-        takers = flock_takers(self._snapshot.files, _placers(self._snapshot, tables))
+        takers = flock_takers(self._snapshot.files, _placers(self._snapshot))
         rebuild_depot(self._snapshot.files, depot, takers)
         mapped = {v.of for m in self._snapshot.memories for v in m.vmas if v.backing == "object"}
         objects = {of: open_shared(of, depot) for of in sorted(mapped)}
@@ -138,13 +137,14 @@ class Restore:
             lambda of: objects[ObjectId(of)],
             lambda of, vma, tape: attach_vma(self._segment(of), vma, tape),
         )
+        tables = {table.id: table for table in self._snapshot.file_tables}
         first = first_holders(self._snapshot.file_tables)
 
         def place_files(tape: Tape, process: Process) -> None:
             assert process.state is not None
             table = tables[process.state.files]
             place_table(table, tape, self._layout.depot)
-            take_own_flocks(table, tape, process.pid, files, takers)
+            take_own_flocks(tape, process.pid, files, takers, self._layout.depot)
             settle_table(table, tape, self._layout.depot, files, self._snapshot.objects, first)
             tape.close_range(self._layout.depot, _MAX_FD, 0)
             lock_table(table, tape)
@@ -394,13 +394,13 @@ class Restore:
         return vdso.start + syscall_offset(arch.SYSCALL_INSTRUCTION)
 
 
-def _placers(snapshot: Snapshot, tables: Mapping[ObjectId, FileTable]) -> dict[Pid, FileTable]:
-    """Say which processes place which tables: of those that share one, it is the first."""
+def _placers(snapshot: Snapshot) -> frozenset[Pid]:
+    """Say which processes place a table of files: of those that share one, it is the first."""
     placers: dict[ObjectId, Pid] = {}
     for process in snapshot.processes:
         if process.state is not None:
             placers.setdefault(process.state.files, process.pid)
-    return {pid: tables[id_] for id_, pid in placers.items()}
+    return frozenset(placers.values())
 
 
 def special_sizes(snapshot: Snapshot) -> dict[str, int]:

@@ -48,17 +48,13 @@ def check_files(files: Sequence[OpenFile], is_rebuilt: Callable[[OpenFile], bool
             check_unchanged(file)
 
 
-def flock_takers(files: Iterable[OpenFile], tables: Mapping[Pid, FileTable]) -> dict[ObjectId, Pid]:
+def flock_takers(files: Iterable[OpenFile], placers: Collection[Pid]) -> dict[ObjectId, Pid]:
     """Say for open files with a lock of flock(2) which process takes it; the depot takes all others.
 
-    The kernel shows who took a lock. ``tables``: those that a process places itself.
+    The kernel shows who took a lock. ``placers``: the processes that place a table themselves.
     """
-    held = {pid: {descriptor.file for descriptor in table.descriptors} for pid, table in tables.items()}
     return {
-        file.id: Pid(lock.taker)
-        for file in files
-        for lock in file.locks
-        if lock.whole and file.id in held.get(Pid(lock.taker), ())
+        file.id: Pid(lock.taker) for file in files for lock in file.locks if lock.whole and Pid(lock.taker) in placers
     }
 
 
@@ -87,14 +83,12 @@ def place_table(table: FileTable, tape: Tape, base: int) -> None:
 
 
 def take_own_flocks(
-    table: FileTable, tape: Tape, pid: Pid, files: Mapping[ObjectId, OpenFile], takers: Mapping[ObjectId, Pid]
+    tape: Tape, pid: Pid, files: Mapping[ObjectId, OpenFile], takers: Mapping[ObjectId, Pid], base: int
 ) -> None:
-    """Take the locks of flock(2) that the process of a table is known to have taken."""
-    done: set[ObjectId] = set()
-    for descriptor in table.descriptors:
-        if takers.get(descriptor.file) == pid and descriptor.file not in done:
-            done.add(descriptor.file)
-            take_file_locks(tape, descriptor.fd, [lock for lock in files[descriptor.file].locks if lock.whole])
+    """Take the locks of flock(2) that a process took, whether it still has the file or not."""
+    for id_, taker in takers.items():
+        if taker == pid:
+            take_file_locks(tape, base + id_, [lock for lock in files[id_].locks if lock.whole])
 
 
 def first_holders(tables: Iterable[FileTable]) -> dict[ObjectId, tuple[ObjectId, int]]:

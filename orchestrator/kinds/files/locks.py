@@ -29,7 +29,7 @@ class FileLock(Record, frozen=True, array_like=True):
     length: int = 0
     """In bytes; 0 reaches to the end of the file, wherever that will be."""
     taker: int = 0
-    """The process that took a lock of flock(2), as the job numbers it, if it still has the file: see proc_locks(5)."""
+    """The process of the job that took a lock of flock(2), which the kernel shows: see proc_locks(5). 0 if unknown."""
 
 
 class PosixLock(Record, frozen=True, array_like=True):

@@ -215,21 +215,8 @@ class FileCollector:
             line = parse_lock(text)
             if line.style in ("FLOCK", "OFDLCK"):
                 whole = line.style == "FLOCK"
-                taker = self._taker(view, HostPid(line.pid)) if whole else 0
+                taker = self.scope.pids.get(HostPid(line.pid), 0) if whole else 0
                 locks.append(FileLock(whole, line.type, line.start, line.length, taker))
             elif line.style != "POSIX":
                 self.scope.unsupported(view.pid, view.what, f"a {line.style} lock cannot be taken again")
         return tuple(locks)
-
-    def _taker(self, view: FdView, host: HostPid) -> int:
-        """Return who took a lock, as the job numbers it, if that process still has the open file; else 0."""
-        if host not in self.scope.pids:
-            return 0
-        if host != view.pid:
-            try:
-                numbers = list_fds(host)
-            except (FileNotFoundError, ProcessLookupError):
-                return 0
-            if all(kcmp(host, view.pid, KCMP_FILE, number, view.fd) != 0 for number in numbers):
-                return 0
-        return self.scope.pids[host]

@@ -40,10 +40,20 @@ int main(int argc, char **argv)
 		_exit(0);
 	}
 	gate_wait(&gate, 1);
+	int left = OK(open(in_directory("left"), O_RDWR | O_CREAT, 0600));
+	OK(flock(left, LOCK_EX));
+	pid_t heir = OK(fork());
+	if (!heir) {
+		hold();
+		SAME(taker_of(left), getppid());
+		_exit(0);
+	}
+	close(left);
 	ready_and_hold();
 	SAME(taker_of(mine), getpid());
 	SAME(taker_of(childs), child);
 	FAILS(flock(OK(open(in_directory("orphaned"), O_RDWR)), LOCK_SH | LOCK_NB), EWOULDBLOCK);
 	reap(child);
+	reap(heir);
 	pass();
 }
