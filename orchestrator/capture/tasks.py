@@ -19,6 +19,8 @@ from orchestrator.kinds.memory.record import AddressSpace, PageRun, Vma
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.task import (
     attributes,
+    audit,
+    barriers,
     credentials,
     limits,
     registers,
@@ -155,7 +157,7 @@ class JobCapture:
         of_process = read("process")
         assert isinstance(of_process, attributes.ProcessAttributes)
         if new_memory:
-            self._capture_memory(process, vm, parent, of_process, read("brk"))  # type: ignore[arg-type]
+            self._capture_memory(process, vm, parent, of_process, read("brk"), read("barriers"))  # type: ignore[arg-type]
         fd, new_table = self._fd.identify(process.seen)
         if new_table:
             self.file_tables.append(self._table_of(process, parent.seen if parent else None))
@@ -172,6 +174,7 @@ class JobCapture:
             read_oom_score_adj(process.seen),
             self._relative_cgroup(process),
             process.stopped_by,
+            audit.login_of(process.host),
         )  # fmt: skip
         exit_status = process.stat.exit_code if process.headless else 0
         self.processes.append(
@@ -255,6 +258,7 @@ class JobCapture:
         answers["actions"] = signals.ask_actions(tape)
         answers["limits"] = limits.ask_limits(tape)
         answers["process"] = attributes.ask_process(tape)
+        answers["barriers"] = barriers.ask_barriers(tape)
         answers["interval timers"] = timers.ask_interval_timers(tape)
         tids = {int(thread.tid): Tid(thread.vtid) for thread in process.threads}
         answers["posix timers"] = timers.ask_posix_timers(tape, read_timers(process.seen), tids)
@@ -273,6 +277,7 @@ class JobCapture:
         parent: HeldProcess | None,
         of_process: attributes.ProcessAttributes,
         brk: int,
+        registered: int,
     ) -> None:
         assert process.workspace is not None
         relative = self._memory.get(parent.host) if parent else None
@@ -285,7 +290,7 @@ class JobCapture:
                 stat.start_code, stat.end_code, stat.start_data, stat.end_data, stat.start_brk, brk, stat.start_stack,
                 stat.arg_start, stat.arg_end, stat.env_start, stat.env_end,
                 process.auxv, self._executable(process), of_process.dumpable, bool(of_process.thp_disable),
-                read_coredump_filter(process.seen), memory.lock_future,
+                read_coredump_filter(process.seen), memory.lock_future, registered,
             )
         )  # fmt: skip
         unreadable = set(memory.unreadable)

@@ -109,7 +109,7 @@ def read_personality(pid: int) -> int:
     return int(read_record(f"/proc/{pid}/personality"), 16)
 
 
-def read_loginuid(pid: int) -> int:
+def read_loginuid(pid: int | str) -> int:
     """Read the audit login uid; 2**32 - 1 where none was set."""
     return int(read_record(f"/proc/{pid}/loginuid"))
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from orchestrator.ids import ObjectId
 from orchestrator.kinds.task import attributes, credentials, limits, scheduling
+from orchestrator.kinds.task.audit import UNSET, login_of
 from orchestrator.kinds.task.filesystem import FilesystemContext
 from orchestrator.linux.proc_misc import read_coredump_filter, read_oom_score_adj
 from orchestrator.linux.proc_status import read_status
@@ -23,6 +24,7 @@ class Baseline(NamedTuple):
     filesystem: FilesystemContext
     oom_score_adj: int
     coredump_filter: int
+    login: int = UNSET
 
 
 def own_baseline() -> Baseline:
@@ -43,4 +45,5 @@ def own_baseline() -> Baseline:
         context,
         read_oom_score_adj("self"),
         read_coredump_filter("self"),
+        login_of("self"),
     )

@@ -20,7 +20,18 @@ from dataclasses import dataclass, field
 from orchestrator.ids import ObjectId, Pid, Tid
 from orchestrator.kinds.memory.rebuild import Backings, Inherited, Span, rebuild_memory, shared_ranges
 from orchestrator.kinds.memory.record import AddressSpace
-from orchestrator.kinds.task import attributes, credentials, limits, scheduling, seccomp, signals, timers, userspace
+from orchestrator.kinds.task import (
+    attributes,
+    audit,
+    barriers,
+    credentials,
+    limits,
+    scheduling,
+    seccomp,
+    signals,
+    timers,
+    userspace,
+)
 from orchestrator.kinds.task.filesystem import tell_filesystem
 from orchestrator.kinds.task.process import Process, Thread, main_thread, other_threads
 from orchestrator.restore.baseline import Baseline
@@ -151,6 +162,11 @@ class Compiler:
         a, b = self._memory(child), self._memory(parent)
         return bool(a and b and a is not b and shared_ranges(a.vmas, b.vmas))
 
+    def _login(self, node: Node | None) -> int:
+        if node is None:
+            return self._baseline.login
+        return node.process.state.login if node.process and node.process.state else self._login(node.creator)
+
     def _inherited(self, node: Node) -> Inherited:
         creator = node.creator
         blank = Inherited((), self._blank, self._layout.keep_out, self._layout.parking, -1, None)
@@ -192,6 +208,7 @@ class Compiler:
         self._tapes[node.pid] = tapes
         if node.creator is None:  # it adopts whom nobody else does, in a PID namespace of the host too
             tape.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        audit.tell_login(tape, self._login(node), self._login(node.creator))
         for step in self._steps(node):
             if step == "session":
                 tape.setsid()
@@ -219,6 +236,8 @@ class Compiler:
             tell_filesystem(tape, self._filesystems[state.filesystem], base.filesystem)
         if not node.flags & 0x800:
             signals.tell_actions(tape, self._actions[state.signal_actions].actions, [])
+        if not node.flags & 0x100:
+            barriers.tell_barriers(tape, self._memories[state.memory].barriers)
         tapes.threads = self._beget(tape, process, leader, other_threads(process), 0)
         signals.tell_no_child_signal(tape)
         timers.tell_posix_timers(tape, process.pid, state.posix_timers)

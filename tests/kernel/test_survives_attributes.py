@@ -18,6 +18,8 @@ PROGRAMS = [
     Program("scheduling"),
     Program("oom_score"),
     Program("process_switches"),
+    Program("barriers"),
+    Program("audit_login"),
     Program("working_directory"),
     Program("changed_root"),
     Program("seccomp_filters"),

@@ -74,3 +74,5 @@ class AddressSpace(Record, frozen=True):
     """Which mappings a core dump holds. See core(5)."""
     lock_future: int = 0
     """The flags of mlockall(2) for mappings to come: MCL_FUTURE and MCL_ONFAULT."""
+    barriers: int = 0
+    """The commands of membarrier(2) that it has registered for, as MEMBARRIER_CMD_GET_REGISTRATIONS tells them."""

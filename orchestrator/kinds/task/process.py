@@ -11,6 +11,7 @@ from orchestrator.errors import ImageCorrupt
 from orchestrator.ids import ObjectId, Pid, Tid
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.task.attributes import ProcessAttributes, ThreadAttributes
+from orchestrator.kinds.task.audit import UNSET
 from orchestrator.kinds.task.credentials import Credentials
 from orchestrator.kinds.task.limits import Limits
 from orchestrator.kinds.task.scheduling import Scheduling
@@ -58,6 +59,8 @@ class ProcessState(Record, frozen=True):
     """Relative to the job's own cgroup: "" or "sub/group"."""
     stopped_by: int = 0
     """The signal of a group stop, 0 for a running process."""
+    login: int = UNSET
+    """The user id of its login, for the audit log."""
 
 
 class Process(Record, frozen=True):
