@@ -20,6 +20,7 @@ PROGRAMS = [
     Program("dev_shm"),
     Program("stack_growth"),
     Program("grows_down"),
+    Program("droppable"),
     Program("vdso"),
     Program("brk_grows"),
     Program("identity"),

@@ -17,7 +17,7 @@ _MCL_FUTURE, _MCL_ONFAULT = 2, 4
 _SPECIAL = {
     b"[vdso]": "vdso", b"[vvar]": "vvar", b"[vvar_vclock]": "vvar_vclock", b"[vsyscall]": "vsyscall",
 }  # fmt: skip
-_REMADE_FLAGS = frozenset(("gd", "lo", "lf", "dc", "wf", "dd", "hg", "nh", "mg", "nr", "sr", "rr"))
+_REMADE_FLAGS = frozenset(("gd", "lo", "lf", "dc", "wf", "dd", "hg", "nh", "mg", "nr", "sr", "rr", "dp"))
 _REFUSED_FLAGS = {
     "ht": "huge pages of hugetlbfs",
     "um": "registered with userfaultfd (missing pages)",
@@ -25,7 +25,6 @@ _REFUSED_FLAGS = {
     "io": "memory of a device",
     "pf": "memory of a device",
     "ss": "a shadow stack",
-    "dp": "droppable memory",
     "sl": "memory sealed with mseal",
 }
 
@@ -171,7 +170,7 @@ def _capture_vma(
             continue
         if categories & pagemap.PAGE_IS_GUARD:
             guards.append((start, end))
-        else:
+        elif "dp" not in flags:  # what the kernel may drop at any time is not worth a place; secrets lie there
             runs += placer.place(memory, start, end, readable=bool(line.prot & 1))
     return Vma(
         line.start,

@@ -11,6 +11,7 @@ from orchestrator.tape.build import Tape
 
 _PROT_WRITE = 2
 _MAP_SHARED, _MAP_PRIVATE, _MAP_FIXED, _MAP_ANONYMOUS = 0x01, 0x02, 0x10, 0x20
+_MAP_DROPPABLE = 0x08
 _MAP_GROWSDOWN, _MAP_NORESERVE = 0x100, 0x4000
 _MREMAP_MAYMOVE_FIXED = 3
 _MADV_DONTNEED, _MADV_GUARD_INSTALL, _MADV_POPULATE_WRITE = 4, 102, 23
@@ -190,7 +191,7 @@ def _overlap(vma: Vma, spans: Sequence[Span]) -> bool:
 
 
 def _map(tape: Tape, vma: Vma, start: int, end: int, prot: int, backings: Backings) -> None:
-    flags = _MAP_FIXED | (_MAP_SHARED if vma.shared else _MAP_PRIVATE)
+    flags = _MAP_FIXED | (_MAP_SHARED if vma.shared else _MAP_DROPPABLE if "dp" in vma.flags else _MAP_PRIVATE)
     if "gd" in vma.flags:
         flags |= _MAP_GROWSDOWN
     if "nr" in vma.flags:

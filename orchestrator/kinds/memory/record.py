@@ -42,7 +42,7 @@ class Vma(Record, frozen=True, array_like=True):
     of: ObjectId = ObjectId(-1)
     """The open file, or the shared object, that is mapped."""
     flags: tuple[str, ...] = ()
-    """Those VmFlags of smaps that must be made again: "gd" grows down, "lo" locked, "dc" do not copy..."""
+    """Those VmFlags of smaps that must be made again: "gd" grows down, "lo" locked, "dp" droppable..."""
     runs: tuple[PageRun, ...] = ()
     guards: tuple[tuple[int, int], ...] = ()
     """Address ranges of MADV_GUARD_INSTALL (Linux 6.13)."""
