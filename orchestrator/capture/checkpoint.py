@@ -149,17 +149,21 @@ def _hold_and_write(
                     capture.writes, may_write_itself(capture.processes), writer.fd, pages_at,
                     _progress(request, capture.writes), replicas, left,
                 )  # fmt: skip
+                for act in scope.last_acts:
+                    act()
                 for copy in scope.copies:
                     copy_file(copy, writer.fd, pages_at)
             statistics.memwrite_us = _us(writing)
+            if request.ending != "run":
+                writer.commit(durable=request.durable, checksums=request.checksums)
+            if request.ending == "kill":
+                for act in scope.farewells:
+                    act()
+                statistics.frozen_us = _us(began)
+                job.kill()
         finally:
             scope.close()
-        if request.ending != "run":
-            writer.commit(durable=request.durable, checksums=request.checksums)
-        if request.ending == "kill":
-            statistics.frozen_us = _us(began)
-            job.kill()
-        else:
+        if request.ending != "kill":
             job.release(stop=request.ending == "stop")
             statistics.frozen_us = _us(began)
     statistics.processes = len(snapshot.processes)
@@ -284,6 +288,7 @@ def _describe(
         externals=request.externals,
         stdio=dict(request.stdio),
         ghost_limit=request.ghost_limit,
+        ends=request.ending == "kill",
     )
     try:
         for parent, child in job.children_outside():

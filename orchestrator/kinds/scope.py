@@ -47,6 +47,8 @@ class Scope:
     """Keys of outside resources that the user declared with --external, as "pipe[123]"."""
     stdio: dict[tuple[int, int, int], int] = field(default_factory=dict)
     """Standard streams that the job inherited from `orch run`: (st_dev, st_ino, st_rdev) -> 0, 1 or 2."""
+    ends: bool = False
+    """Whether the job ends with this capture: then things may be taken from it at the very last."""
     ghost_limit: int = 1 << 40
     """Bytes of an unlinked file that may go into the image."""
     _objects: dict[tuple[str, object], ObjectId] = field(default_factory=dict)
@@ -56,6 +58,10 @@ class Scope:
     """What an outsider might have open too, by (st_dev, st_ino)."""
     finishers: list[Callable[[], None]] = field(default_factory=list)
     """Called once after all tasks were captured, still held: for what needs the whole picture."""
+    last_acts: list[Callable[[], None]] = field(default_factory=list)
+    """Called, only if the job ends, when all else is in the image, and before ``copies`` are made."""
+    farewells: list[Callable[[], None]] = field(default_factory=list)
+    """Called, only if the job ends, when its image is safe and right before it is killed."""
     closers: list[int] = field(default_factory=list)
     """Our own descriptors to close when the capture is over."""
 

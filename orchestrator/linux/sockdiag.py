@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
+_SOCK_DESTROY = 21
+_NLM_F_ACK = 0x4
 _NLM_F_REQUEST = 0x1
 _NLM_F_DUMP_INTR = 0x10
 _NLM_F_DUMP = 0x300
@@ -39,6 +41,10 @@ _UNIX_DIAG_ICONS = 3
 _UNIX_DIAG_RQLEN = 4
 _UNIX_DIAG_SHUTDOWN = 6
 _UNIX_DIAG_UID = 7
+
+_INET_DIAG_INFO = 2
+_SHOW_INFO = 1 << _INET_DIAG_INFO - 1
+_LAST_DATA_SENT_AT = 44  # in struct tcp_info
 
 TCP_ESTABLISHED = 1
 TCP_SYN_SENT = 2
@@ -96,6 +102,8 @@ class InetDiag(NamedTuple):
     rqueue: int
     wqueue: int
     interface: int
+    idle_ms: int = 0
+    """Milliseconds since it last sent data, or else since it is there; only where ``inet_sockets`` was asked for it."""
 
 
 class _Interrupted(Exception):
@@ -188,31 +196,75 @@ def unix_sockets() -> dict[int, UnixDiag]:
     return {diag.ino: diag for diag in map(_unix, _dump(request, "Unix sockets"))}
 
 
-def inet_sockets(family: int, protocol: int) -> list[InetDiag]:
-    """Dump the sockets of AF_INET or AF_INET6 and one IPPROTO_*.
+def _idle_ms(body: bytes) -> int:
+    info = _attributes(body, _inet_diag_msg.size).get(_INET_DIAG_INFO, b"")
+    return _u32.unpack_from(info, _LAST_DATA_SENT_AT)[0] if len(info) >= _LAST_DATA_SENT_AT + 4 else 0
+
+
+def inet_sockets(family: int, protocol: int, *, idle: bool = False) -> list[InetDiag]:
+    """Dump the sockets of AF_INET or AF_INET6 and one IPPROTO_*. ``idle``: with ``idle_ms``, of TCP.
 
     A socket that is neither bound nor connected is in no list of the kernel and is not found. OSError
     ENOENT where the kernel has no diag module for the protocol.
     """
-    request = _inet_diag_req_v2.pack(family, protocol, 0, 0, 0xFFFFFFFF, b"\0" * 48)
+    request = _inet_diag_req_v2.pack(family, protocol, _SHOW_INFO if idle else 0, 0, 0xFFFFFFFF, b"\0" * 48)
+    bodies = _dump(request, f"family {family} protocol {protocol} sockets")
+    return [_inet(family, body, idle=idle) for body in bodies]
+
+
+def _inet(family: int, body: bytes, *, idle: bool = False) -> InetDiag:
     size = 4 if family == socket.AF_INET else 16
-    sockets = []
-    for body in _dump(request, f"family {family} protocol {protocol} sockets"):
-        (_, state, _, _, sport, dport, src, dst, interface, _, _, rqueue, wqueue, uid, ino) = (
-            _inet_diag_msg.unpack_from(body)
-        )
-        sockets.append(
-            InetDiag(
-                state,
-                socket.inet_ntop(family, src[:size]),
-                int.from_bytes(sport, "big"),
-                socket.inet_ntop(family, dst[:size]),
-                int.from_bytes(dport, "big"),
-                ino,
-                uid,
-                rqueue,
-                wqueue,
-                interface,
-            )
-        )
-    return sockets
+    (_, state, _, _, sport, dport, src, dst, interface, _, _, rqueue, wqueue, uid, ino) = _inet_diag_msg.unpack_from(
+        body
+    )
+    return InetDiag(
+        state,
+        socket.inet_ntop(family, src[:size]),
+        int.from_bytes(sport, "big"),
+        socket.inet_ntop(family, dst[:size]),
+        int.from_bytes(dport, "big"),
+        ino,
+        uid,
+        rqueue,
+        wqueue,
+        interface,
+        _idle_ms(body) if idle else 0,
+    )
+
+
+def find_inet(family: int, protocol: int, source: tuple[str, int], target: tuple[str, int]) -> InetDiag | None:
+    """Return the one socket that is connected from ``source`` to ``target`` (host, port)."""
+    asked = InetDiag(0, *source, *target, 0, 0, 0, 0, 0)
+    request = _inet_diag_req_v2.pack(family, protocol, 0, 0, 0xFFFFFFFF, _identity(family, asked))
+    try:
+        body = _ask_one(_SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, request)
+    except FileNotFoundError:
+        return None
+    found = _inet(family, body)
+    return found if (found.dst, found.dport) == target else None
+
+
+def _identity(family: int, diag: InetDiag) -> bytes:
+    """Encode struct inet_diag_sockid, with the cookie that fits any."""
+    source, target = (socket.inet_pton(family, host).ljust(16, b"\0") for host in (diag.src, diag.dst))
+    return struct.pack("!HH", diag.sport, diag.dport) + source + target + _u32.pack(diag.interface) + b"\xff" * 8
+
+
+def _ask_one(kind: int, flags: int, request: bytes) -> bytes:
+    """Send a request that is no dump; return the body of the answer, after its error was raised."""
+    header = _nlmsghdr.pack(_nlmsghdr.size + len(request), kind, flags, 1, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as netlink:
+        netlink.sendto(header + request, (0, 0))
+        answer = netlink.recv(_RECEIVE_BYTES)
+    length, answered, _, _, _ = _nlmsghdr.unpack_from(answer)
+    body = answer[_nlmsghdr.size : length]
+    number = -struct.unpack_from("=i", body)[0] if answered == _NLMSG_ERROR else 0
+    if number:
+        raise OSError(number, os.strerror(number))
+    return body
+
+
+def destroy(family: int, protocol: int, diag: InetDiag) -> None:
+    """End a socket without a word to the other end. OSError ENOENT if it is gone meanwhile."""
+    request = _inet_diag_req_v2.pack(family, protocol, 0, 0, 0xFFFFFFFF, _identity(family, diag))
+    _ask_one(_SOCK_DESTROY, _NLM_F_REQUEST | _NLM_F_ACK, request)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import socket
 import struct
@@ -138,10 +137,52 @@ def test_fresh_and_bound_sockets(holders: Holders) -> None:
         assert table[102].family == socket.AF_INET6
 
 
-def test_connection_not_accepted_yet_is_refused(holders: Holders) -> None:
+def test_data_over_a_connection_not_accepted_yet_is_refused(holders: Holders) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
-        reasons = "\n".join(blockers([holders.start({100: server, 101: client})]))
-        assert "1 connections to it are not accepted yet" in reasons
+        client.send(b"x")
+        (reason,) = blockers([holders.start({100: server, 101: client})])
+        assert "data has come over a connection to it that is not accepted yet" in reason
+
+
+def test_connection_of_an_outsider_not_accepted_yet(holders: Holders) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        pid = holders.start({100: server})
+        (reason,) = blockers([pid])
+        port = client.getsockname()[1]
+        assert f"a connection to it from 127.0.0.1:{port}, outside of the job, is not accepted yet" in reason
+        image, scope = capture([pid], externals=["tcp"])
+        assert not scope.blockers.outside
+        holders.end()
+        server.close()
+        with rebuilt(image) as (table,):
+            table[100].setblocking(False)
+            with pytest.raises(BlockingIOError):
+                table[100].accept()
+
+
+def test_listeners_of_one_port_share_what_waits(holders: Holders) -> None:
+    group = [socket.socket() for _ in range(2)]
+    for sock in group:
+        sock.setsockopt(SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(group[0].getsockname() if sock is group[1] else ("127.0.0.1", 0))
+        sock.listen()
+    name = group[0].getsockname()
+    clients = [socket.create_connection(name) for _ in range(4)]
+    image, scope = capture([holders.start(dict(enumerate([*group, *clients], start=100)))])
+    assert not scope.blockers.unsupported
+    ports = sorted(client.getsockname()[1] for client in clients)
+    close(*group, *clients)
+    holders.end()
+    with rebuilt(image) as (table,):
+        found = []
+        for number in (100, 101):
+            table[number].setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    accepted, peer = table[number].accept()
+                    found.append(peer[1])
+                    accepted.close()
+        assert sorted(found) == ports
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -278,23 +319,11 @@ def test_other_end_outside_of_the_job(holders: Holders) -> None:
     assert "--external tcp" in reason
 
 
-def test_connecting_socket_is_refused(holders: Holders) -> None:
-    with socket.socket() as server, contextlib.ExitStack() as stack:
-        server.bind(("127.0.0.1", 0))
-        server.listen(0)
-        while True:  # until the listener's queue is full
-            client = stack.enter_context(socket.socket())
-            client.setblocking(False)
-            assert client.connect_ex(server.getsockname()) == errno.EINPROGRESS
-            if state(client) == 2:
-                break
-        (reason,) = blockers([holders.start({100: client})])
-        assert "SYN_SENT" in reason
-
-
-def test_failed_connection_is_refused(holders: Holders) -> None:
+def test_failed_connection_whose_error_is_not_sure_is_refused(holders: Holders) -> None:
     server, client, accepted = connected()
+    accepted.send(b"x")  # whether the end was told before the reset cannot be seen
     accepted.setsockopt(SOL_SOCKET, socket.SO_LINGER, struct.pack("=ii", 1, 0))
+    assert client.recv(1) == b"x"
     close(accepted, server)
     (reason,) = blockers([holders.start({100: client})])
     with pytest.raises(ConnectionResetError):

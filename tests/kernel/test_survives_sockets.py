@@ -13,10 +13,20 @@ PROGRAMS = [
     *(Program("unix_listeners", (kind,)) for kind in ("path", "abstract")),
     Program("unix_datagrams"),
     *(Program("tcp_listeners", (kind,)) for kind in ("v4", "v6")),
+    *(Program("tcp_unaccepted", (kind,)) for kind in ("v4", "v6")),
+    Program("tcp_connecting"),
 ]
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.id)
 def test_survives(run: Run, way: Way) -> None:
+    way(run)
+
+
+@pytest.mark.parametrize("way", [WAYS["plain"], WAYS["same"], WAYS["repeat"]], ids=lambda way: way.__name__)
+@pytest.mark.parametrize(
+    "program", [Program("tcp_unaccepted", (kind, "data")) for kind in ("v4", "v6")], ids=lambda program: program.id
+)
+def test_survives_if_it_ends(run: Run, way: Way) -> None:
     way(run)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import ipaddress
 import socket
 import struct
 
@@ -15,6 +17,15 @@ _sockaddr_in = struct.Struct("=H2s4s8x")
 _sockaddr_in6 = struct.Struct("=H2sI16sI")
 assert _sockaddr_in.size == 16
 assert _sockaddr_in6.size == 28
+_OVER = (sockdiag.TCP_TIME_WAIT, sockdiag.TCP_FIN_WAIT2, sockdiag.TCP_SYN_RECV)
+"""States in which a connection that no process has only waits for time to pass."""
+
+
+def plain_host(host: str) -> str:
+    """Return an address in its usual form, one of IPv4 that is mapped to IPv6 as IPv4."""
+    address = ipaddress.ip_address(host)
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)
 
 
 class InetAddress(Record, frozen=True, array_like=True):
@@ -31,6 +42,11 @@ class InetAddress(Record, frozen=True, array_like=True):
     @property
     def is_any(self) -> bool:
         return self.host in ("0.0.0.0", "::")
+
+    @property
+    def plain(self) -> str:
+        """The host, an IPv4 address mapped to IPv6 as IPv4."""
+        return plain_host(self.host)
 
     def pack(self, family: int) -> bytes:
         """Encode as the sockaddr of a family."""
@@ -67,27 +83,81 @@ def remote_address(sock: socket.socket) -> InetAddress | None:
 def check_port(
     family: int, style: int, local: InetAddress, options: list[tuple[int, int, bytes]], *, listens: bool
 ) -> None:
-    """Raise ResourceTaken if a socket could not be bound here as it was. Asks in our own network namespace."""
+    """Raise ResourceTaken if a socket could not be bound here as it was. Asks in our own network namespace.
+
+    Ends connections at this port that are over and that no process has any more (TIME_WAIT): the job's own, mostly.
+    """
+    try:
+        _try_port(family, style, local, options, listens=listens)
+    except OSError as error:
+        kind = "TCP" if style == socket.SOCK_STREAM else "UDP"
+        if error.errno == errno.EADDRINUSE:
+            if style == socket.SOCK_STREAM and _forget_port(local.port):
+                check_port(family, style, local, options, listens=listens)
+                return
+            raise ResourceTaken(
+                f"{kind} port {local} is in use{_holder(family, style, local.port)}",
+                hint="end that process, or restore into a network namespace of its own (--new net)",
+            ) from error
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise ResourceTaken(
+                f"{kind} port {local}: this machine does not have the address {local.host}",
+                hint="add the address to an interface first",
+            ) from error
+        raise
+
+
+def _try_port(
+    family: int, style: int, local: InetAddress, options: list[tuple[int, int, bytes]], *, listens: bool
+) -> None:
     with socket.socket(family, style | socket.SOCK_CLOEXEC) as probe:
         for level, number, value in options:
             probe.setsockopt(level, number, value)
+        probe.bind((local.host, local.port, local.flowinfo, local.scope_id)[: 2 if family == socket.AF_INET else 4])
+        if listens:
+            probe.listen(0)
+
+
+def _forget_port(port: int) -> bool:
+    """End what is over at a TCP port and whose end the kernel only waits out; tell whether there was any."""
+    found = False
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for diag in sockdiag.inet_sockets(family, socket.IPPROTO_TCP):
+            if diag.sport == port and not diag.ino and diag.state in _OVER[:2]:
+                with contextlib.suppress(FileNotFoundError):
+                    sockdiag.destroy(family, socket.IPPROTO_TCP, diag)
+                    found = True
+    return found
+
+
+def check_connection(family: int, local: InetAddress, remote: InetAddress) -> None:
+    """Raise ResourceTaken if this machine lacks the address of our end, or the connection is there already.
+
+    Ends what is over (TIME_WAIT) of the same connection: the job's own, mostly.
+    """
+    what = f"the TCP connection {local} to {remote}"
+    with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
         try:
-            probe.bind((local.host, local.port, local.flowinfo, local.scope_id)[: 2 if family == socket.AF_INET else 4])
-            if listens:
-                probe.listen(0)
+            probe.bind((local.host, 0, local.flowinfo, local.scope_id)[: 2 if family == socket.AF_INET else 4])
         except OSError as error:
-            kind = "TCP" if style == socket.SOCK_STREAM else "UDP"
-            if error.errno == errno.EADDRINUSE:
-                raise ResourceTaken(
-                    f"{kind} port {local} is in use{_holder(family, style, local.port)}",
-                    hint="end that process, or restore into a network namespace of its own (--new net)",
-                ) from error
-            if error.errno == errno.EADDRNOTAVAIL:
-                raise ResourceTaken(
-                    f"{kind} port {local}: this machine does not have the address {local.host}",
-                    hint="add the address to an interface first",
-                ) from error
-            raise
+            if error.errno != errno.EADDRNOTAVAIL:
+                raise
+            raise ResourceTaken(
+                f"{what}: this machine does not have the address {local.host}",
+                hint="add the address to an interface first",
+            ) from error
+    for source, target in ((local, remote), (remote, local)):
+        ends = (source.plain, source.port), (target.plain, target.port)
+        searched = socket.AF_INET6 if ":" in source.plain else socket.AF_INET
+        found = sockdiag.find_inet(searched, socket.IPPROTO_TCP, *ends)
+        if found is None:
+            continue
+        if not found.ino and found.state in _OVER:
+            with contextlib.suppress(FileNotFoundError):
+                sockdiag.destroy(searched, socket.IPPROTO_TCP, found)
+            continue
+        holder = next((f" by process {pid} ({name})" for pid, name in socket_holders({found.ino}).values()), "")
+        raise ResourceTaken(f"{what} is in use{holder}", hint="end that process first")
 
 
 def _holder(family: int, style: int, port: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from orchestrator.kinds.files.kind import FileKind
 from orchestrator.kinds.sockets.netlink import NETLINK, NetlinkSocket
 from orchestrator.kinds.sockets.tcp import TCP, TcpSocket
+from orchestrator.kinds.sockets.tcp_client import TCP_CLIENT, TcpClient
 from orchestrator.kinds.sockets.tcp_connection import TCP_CONNECTION, TcpConnection
 from orchestrator.kinds.sockets.tcp_ended import TCP_ENDED, TcpEnded
 from orchestrator.kinds.sockets.udp import UDP, UdpSocket
@@ -12,9 +13,19 @@ from orchestrator.kinds.sockets.unix import UNIX_ALONE, UNIX_PAIR
 from orchestrator.kinds.sockets.unix_records import UnixAlone, UnixPair, UnixPairEnd, UnixSocket
 from orchestrator.kinds.sockets.unknown import UNKNOWN
 
-SOCKET_KINDS: tuple[FileKind, ...] = (UNIX_PAIR, UNIX_ALONE, TCP, TCP_CONNECTION, TCP_ENDED, UDP, NETLINK, UNKNOWN)
+SOCKET_KINDS: tuple[FileKind, ...] = (
+    UNIX_PAIR,
+    UNIX_ALONE,
+    TCP,
+    TCP_CONNECTION,
+    TCP_CLIENT,
+    TCP_ENDED,
+    UDP,
+    NETLINK,
+    UNKNOWN,
+)
 
-SocketBody = UnixPairEnd | UnixAlone | TcpSocket | TcpConnection | TcpEnded | UdpSocket | NetlinkSocket
+SocketBody = UnixPairEnd | UnixAlone | TcpSocket | TcpConnection | TcpClient | TcpEnded | UdpSocket | NetlinkSocket
 """What OpenFile.body may be."""
 
 SocketObject = UnixPair | UnixSocket
@@ -28,6 +39,6 @@ def claims_in(body: object) -> str:
     """
     if isinstance(body, UnixAlone):
         return "" if body.claims is None else "mnt" if body.claims.where is not None else "net"
-    if isinstance(body, TcpSocket | TcpConnection | UdpSocket | NetlinkSocket):
+    if isinstance(body, TcpSocket | TcpConnection | TcpClient | UdpSocket | NetlinkSocket):
         return "net"
     return ""

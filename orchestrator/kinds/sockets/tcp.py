@@ -11,7 +11,7 @@ from orchestrator.kinds.files.reopening import set_status
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.sockets.borrow import borrow, poll_now
-from orchestrator.kinds.sockets.inet_address import InetAddress, check_port, own_address
+from orchestrator.kinds.sockets.inet_address import InetAddress, check_connection, check_port, own_address
 from orchestrator.kinds.sockets.option_table import SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_TCP
 from orchestrator.kinds.sockets.options import (
     TCP_CONGESTION,
@@ -22,7 +22,9 @@ from orchestrator.kinds.sockets.options import (
     write_options,
 )
 from orchestrator.kinds.sockets.refused import Refused
-from orchestrator.kinds.sockets.tcp_ended import CUT, TcpEnded, capture_ended
+from orchestrator.kinds.sockets.tcp_client import Waiting, call_up
+from orchestrator.kinds.sockets.tcp_ended import TcpEnded, capture_ended, capture_failed
+from orchestrator.kinds.sockets.tcp_queue import capture_queue
 from orchestrator.linux.sockdiag import TCP_CLOSE, TCP_LISTEN
 
 TCP_MAXSEG = 2
@@ -45,6 +47,8 @@ class TcpSocket(Record, frozen=True, tag="tcp-socket"):
     congestion: str
     options: SocketOptions
     owner: tuple[int, int]
+    unaccepted: tuple[Waiting, ...] = ()
+    """Of a listener: the connections that are not accepted yet, in their order."""
 
 
 def levels(family: int) -> tuple[int, ...]:
@@ -88,12 +92,9 @@ def capture_tcp(view: FdView, scope: Scope) -> TcpSocket | TcpEnded | None:
 def _capture(view: FdView, scope: Scope, sock: socket.socket) -> TcpSocket | TcpEnded:
     family = sock.getsockopt(SOL_SOCKET, socket.SO_DOMAIN)
     state, *_, waiting, backlog = _tcp_info_head.unpack(sock.getsockopt(SOL_TCP, TCP_INFO, _tcp_info_head.size))
-    if state == TCP_LISTEN and waiting and CUT not in scope.externals:
-        hint = f"try again, or let a restored job do without them by --external {CUT}"
-        raise Refused(f"{waiting} connections to it are not accepted yet", hint)
     ready = poll_now(sock.fileno(), select.POLLRDHUP) if state == TCP_CLOSE else 0
     if ready & select.POLLERR:
-        raise Refused("its connection has failed, and the error waits to be reported")
+        return capture_failed(view, sock, levels(family))
     if ready & select.POLLRDHUP:
         return capture_ended(view, sock, levels(family), reset=False)
     options = capture_options(sock, *levels(family))
@@ -109,6 +110,7 @@ def _capture(view: FdView, scope: Scope, sock: socket.socket) -> TcpSocket | Tcp
         congestion(sock),
         options,
         (view.stat.st_uid, view.stat.st_gid),
+        capture_queue(view, scope, waiting) if state == TCP_LISTEN and waiting else (),
     )
 
 
@@ -136,12 +138,22 @@ def rebuild_tcp(file: OpenFile, depot: Depot) -> None:
     set_status(tape, depot.slot(file.id), file.flags)
 
 
+def connect_tcp(file: OpenFile, depot: Depot) -> None:
+    """Write the tape entries that let connections wait to be accepted again."""
+    body: TcpSocket = file.body
+    for waiting in body.unaccepted:
+        call_up(waiting, depot)
+
+
 def check_tcp(file: OpenFile) -> None:
     """Raise ResourceTaken if the port is not free."""
     body: TcpSocket = file.body
     if body.local is not None:
         options = [(option.level, option.number, option.value) for option in body.options.others]
         check_port(body.family, socket.SOCK_STREAM, body.local, options, listens=body.backlog >= 0)
+    for waiting in body.unaccepted:
+        family = socket.AF_INET6 if ":" in waiting.remote.host else socket.AF_INET
+        check_connection(family, waiting.remote, waiting.local)
 
 
-TCP = FileKind("TCP socket", TcpSocket, _recognise, capture_tcp, rebuild_tcp, check=check_tcp)
+TCP = FileKind("TCP socket", TcpSocket, _recognise, capture_tcp, rebuild_tcp, connect=connect_tcp, check=check_tcp)

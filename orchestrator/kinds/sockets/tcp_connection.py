@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import select
 import socket
+from functools import partial
 
 from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile
 from orchestrator.kinds.files.reopening import set_status
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.sockets.borrow import borrow, poll_now
-from orchestrator.kinds.sockets.inet_address import InetAddress, check_port, parse_address
+from orchestrator.kinds.sockets.inet_address import InetAddress, check_connection, parse_address
 from orchestrator.kinds.sockets.option_table import SOL_SOCKET, SOL_TCP
 from orchestrator.kinds.sockets.options import (
     SO_RCVBUFFORCE,
@@ -25,6 +26,7 @@ from orchestrator.kinds.sockets.options import (
 )
 from orchestrator.kinds.sockets.refused import Refused
 from orchestrator.kinds.sockets.tcp import STATES, congestion, is_tcp, levels, tcp_state
+from orchestrator.kinds.sockets.tcp_client import TCP_CORK, TcpClient, capture_calling, capture_client
 from orchestrator.kinds.sockets.tcp_ended import CUT, TcpEnded, capture_ended
 from orchestrator.kinds.sockets.tcp_peers import TcpPeers
 from orchestrator.kinds.sockets.tcp_repair import (
@@ -32,6 +34,7 @@ from orchestrator.kinds.sockets.tcp_repair import (
     TCP_REPAIR_OFF,
     TCP_REPAIR_OFF_NO_WP,
     TcpState,
+    fall_silent,
     mirrored,
     read_state,
     repairing,
@@ -39,12 +42,21 @@ from orchestrator.kinds.sockets.tcp_repair import (
     write_contents,
     write_pieces,
 )
-from orchestrator.linux.sockdiag import TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_FIN_WAIT2
+from orchestrator.linux.sockdiag import (
+    TCP_CLOSE_WAIT,
+    TCP_CLOSING,
+    TCP_ESTABLISHED,
+    TCP_FIN_WAIT1,
+    TCP_FIN_WAIT2,
+    TCP_LAST_ACK,
+    TCP_SYN_RECV,
+    TCP_SYN_SENT,
+)
 
-_TCP_CORK = 3
-_FIN_SENT = (TCP_FIN_WAIT1, TCP_FIN_WAIT2)
+_FIN_SENT = (TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_CLOSING, TCP_LAST_ACK)
+_FIN_RECEIVED = (TCP_CLOSE_WAIT, TCP_CLOSING, TCP_LAST_ACK)
 _SUPPORTED = (TCP_ESTABLISHED, TCP_CLOSE_WAIT, *_FIN_SENT)
-_LATE = ((SOL_SOCKET, socket.SO_REUSEADDR), (SOL_TCP, _TCP_CORK))
+_LATE = ((SOL_SOCKET, socket.SO_REUSEADDR), (SOL_TCP, TCP_CORK))
 """Options that leaving the repair mode resets, or that would hold back what it sends."""
 _SLACK = 1 << 20
 
@@ -67,7 +79,7 @@ class TcpConnection(Record, frozen=True, tag="tcp-connection"):
     owner: tuple[int, int]
 
 
-def capture_connection(view: FdView, scope: Scope) -> TcpConnection | TcpEnded | None:
+def capture_connection(view: FdView, scope: Scope) -> TcpConnection | TcpEnded | TcpClient | None:
     """Record a connected TCP socket."""
     try:
         with borrow(view.local) as sock:
@@ -77,9 +89,12 @@ def capture_connection(view: FdView, scope: Scope) -> TcpConnection | TcpEnded |
         return None
 
 
-def _capture(view: FdView, scope: Scope, sock: socket.socket) -> TcpConnection | TcpEnded:
+def _capture(view: FdView, scope: Scope, sock: socket.socket) -> TcpConnection | TcpEnded | TcpClient:
     family = sock.getsockopt(SOL_SOCKET, socket.SO_DOMAIN)
     state = tcp_state(sock)
+    peers = TcpPeers.of(scope, view.pid)
+    if state == TCP_SYN_SENT:
+        return capture_calling(view, sock, peers, levels(family), congestion(sock))
     if state not in _SUPPORTED:
         raise Refused(f"it is in state {STATES[state]}")
     local, remote = parse_address(sock.getsockname()), parse_address(sock.getpeername())
@@ -90,14 +105,20 @@ def _capture(view: FdView, scope: Scope, sock: socket.socket) -> TcpConnection |
         raise Refused("an error waits in it to be reported")
     if sock.getsockopt(SOL_TCP, TCP_ULP, 16).rstrip(b"\0"):
         raise Refused("the kernel encrypts it (TLS)")
-    peers = TcpPeers.of(scope, view.pid)
+    answered = peers.answered(local, remote) if state != TCP_CLOSE_WAIT else 0
+    if answered:
+        if scope.ends:
+            scope.farewells.append(partial(fall_silent, view.take_local(scope)))
+        return capture_client(view, sock, state, levels(family), congestion(sock), queued=answered != TCP_SYN_RECV)
     if CUT in scope.externals and not peers.is_inside(local, remote):
         return capture_ended(view, sock, levels(family), reset=True)
-    fin_sent, fin_received = state in _FIN_SENT, state == TCP_CLOSE_WAIT
+    fin_sent, fin_received = state in _FIN_SENT, state in _FIN_RECEIVED
     alone = state == TCP_CLOSE_WAIT and peers.is_gone(local, remote)
     if not alone:
         peers.add(view, local, remote)
     options = capture_options(sock, *levels(family))
+    if scope.ends:
+        scope.farewells.append(partial(fall_silent, view.take_local(scope)))
     with repairing(sock):
         numbers = read_state(sock, fin_sent=fin_sent, fin_received=fin_received)
     return TcpConnection(
@@ -165,11 +186,9 @@ def _write_departed(depot: Depot, body: TcpConnection) -> None:
     tape.close(0)
 
 
-def check_connection(file: OpenFile) -> None:
-    """Raise ResourceTaken if this machine lacks the address."""
+def _check(file: OpenFile) -> None:
     body: TcpConnection = file.body
-    address = InetAddress(body.local.host, 0, body.local.flowinfo, body.local.scope_id)
-    check_port(body.family, socket.SOCK_STREAM, address, [], listens=False)
+    check_connection(body.family, body.local, body.remote)
 
 
 TCP_CONNECTION = FileKind(
@@ -179,6 +198,6 @@ TCP_CONNECTION = FileKind(
     capture_connection,
     rebuild_connection,
     connect=connect_connection,
-    check=check_connection,
+    check=_check,
     order=1,  # listeners would not get a port that is in use by a connection
 )

@@ -6,15 +6,18 @@ Neither end of the connection has an address any more that could be asked for or
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 
-from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile
+import msgspec
+
+from orchestrator.kinds.files.kind import O_CLOEXEC, Depot, FdView, FileKind, OpenFile
 from orchestrator.kinds.files.reopening import set_status
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.sockets.borrow import waiting_bytes
 from orchestrator.kinds.sockets.inet_address import InetAddress
-from orchestrator.kinds.sockets.option_table import SOL_SOCKET
+from orchestrator.kinds.sockets.option_table import SOL_SOCKET, SOL_TCP
 from orchestrator.kinds.sockets.options import (
     SO_RCVBUFFORCE,
     SO_SNDBUFFORCE,
@@ -23,13 +26,17 @@ from orchestrator.kinds.sockets.options import (
     set_int,
     write_dress,
 )
-from orchestrator.kinds.sockets.tcp_repair import write_pieces
+from orchestrator.kinds.sockets.refused import Refused
+from orchestrator.kinds.sockets.tcp_repair import TCP_INFO, write_pieces
 
 CUT = "tcp"
 """How --external allows that connections with the outside are cut."""
 _LOOPBACK = {socket.AF_INET: InetAddress("127.0.0.1", 0), socket.AF_INET6: InetAddress("::1", 0)}
 _SOCKADDR_BYTES = 28
 _SLACK = 1 << 20
+_INFO_BYTES = 144
+_two_u64 = struct.Struct("=QQ")
+_two_u32 = struct.Struct("=II")
 
 
 class TcpEnded(Record, frozen=True, tag="tcp-ended"):
@@ -42,6 +49,8 @@ class TcpEnded(Record, frozen=True, tag="tcp-ended"):
     """ECONNRESET waits to be reported."""
     options: SocketOptions
     owner: tuple[int, int]
+    refused: bool = False
+    """It was never connected: ECONNREFUSED waits to be reported."""
 
 
 def capture_ended(view: FdView, sock: socket.socket, levels: tuple[int, ...], *, reset: bool) -> TcpEnded:
@@ -57,12 +66,31 @@ def capture_ended(view: FdView, sock: socket.socket, levels: tuple[int, ...], *,
     )
 
 
+def capture_failed(view: FdView, sock: socket.socket, levels: tuple[int, ...]) -> TcpEnded:
+    """Record a socket with an error that waits to be reported. May raise Refused.
+
+    To ask for the error takes it away: which it is follows from what went over the connection.
+    """
+    info = sock.getsockopt(SOL_TCP, TCP_INFO, _INFO_BYTES)
+    (acknowledged, received), (_, heard) = _two_u64.unpack_from(info, 120), _two_u32.unpack_from(info, 136)
+    gave_up = bool(info[2] or info[3] or info[4])  # retransmits, probes, backoff
+    if not acknowledged and not received:
+        if heard:  # the other end's refusal, and nothing before
+            return msgspec.structs.replace(capture_ended(view, sock, levels, reset=False), refused=True)
+    elif not gave_up and not received:
+        return capture_ended(view, sock, levels, reset=True)
+    raise Refused("its connection has failed, and the error waits to be reported")
+
+
 def rebuild_ended(file: OpenFile, depot: Depot) -> None:
     """Write the tape entries that make a connection over loopback, and end it."""
     body: TcpEnded = file.body
     tape = depot.tape
     style = socket.SOCK_STREAM | socket.SOCK_CLOEXEC
     name = _LOOPBACK[socket.AddressFamily(body.family)].pack(body.family)
+    if body.refused:
+        _rebuild_refused(file, depot, style, name)
+        return
     tape.socket(body.family, style, socket.IPPROTO_TCP)
     tape.socket(body.family, style, socket.IPPROTO_TCP)
     set_int(tape, 0, SOL_SOCKET, SO_RCVBUFFORCE, 2 * len(body.receive_queue) + _SLACK)
@@ -83,6 +111,23 @@ def rebuild_ended(file: OpenFile, depot: Depot) -> None:
         tape.getsockopt(0, SOL_SOCKET, socket.SO_ERROR, bytes(4), struct.pack("=i", 4))
     write_dress(tape, 0, body.options, body.owner)
     set_status(tape, 0, file.flags)
+    depot.keep(0, depot.slot(file.id))
+
+
+def _rebuild_refused(file: OpenFile, depot: Depot, style: int, name: bytes) -> None:
+    """Write the tape entries that call a port at which nobody listens."""
+    body: TcpEnded = file.body
+    tape = depot.tape
+    tape.socket(body.family, style, socket.IPPROTO_TCP)
+    tape.socket(body.family, style | socket.SOCK_NONBLOCK, socket.IPPROTO_TCP)
+    tape.bind(0, name, len(name))
+    address = tape.space(_SOCKADDR_BYTES)
+    tape.getsockname(0, address, struct.pack("=i", _SOCKADDR_BYTES))
+    tape.connect(1, address, len(name), may_fail=True)
+    tape.dup3(1, 0, O_CLOEXEC)
+    tape.close(1)
+    write_dress(tape, 0, body.options, body.owner)
+    set_status(tape, 0, file.flags, os.O_NONBLOCK)
     depot.keep(0, depot.slot(file.id))
 
 

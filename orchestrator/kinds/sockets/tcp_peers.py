@@ -12,18 +12,20 @@ from orchestrator.kinds.files.kind import FdView
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.sockets.holders import in_net_namespace, socket_holders
 from orchestrator.kinds.sockets.inet_address import InetAddress
+from orchestrator.kinds.sockets.refused import Refused
 from orchestrator.kinds.sockets.tcp_ended import CUT
 from orchestrator.linux import sockdiag
 from orchestrator.linux.proc_fd import list_fds, readlink_fd
+
+_QUEUED = (sockdiag.TCP_ESTABLISHED, sockdiag.TCP_CLOSE_WAIT)
+"""States of a connection that waits to be accepted; any other that no process has was closed."""
 
 End = tuple[str, int, int]
 """Host, port, scope. Mapped IPv4 addresses stand as IPv4."""
 
 
 def _end(address: InetAddress) -> End:
-    host = ipaddress.ip_address(address.host)
-    mapped = host.ipv4_mapped if isinstance(host, ipaddress.IPv6Address) else None
-    return str(mapped or host), address.port, address.scope_id
+    return address.plain, address.port, address.scope_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,63 @@ class TcpPeers:
                 hint = f"--external {CUT} lets a restored job find all such connections reset"
                 self.scope.outside(connection.pid, connection.what, reason, hint)
 
+    def state_of(self, ino: int) -> sockdiag.InetDiag | None:
+        """Return what the kernel lists of a socket of the job."""
+        return self._by_ino.get(ino)
+
+    def answered(self, local: InetAddress, remote: InetAddress) -> int:
+        """Return the state of what stands for a client at a listener of the job that has not accepted it yet, or 0."""
+        known = self._all.get((_end(remote)[:2], _end(local)[:2]))
+        if known is None or known.ino or known.state not in (*_QUEUED, sockdiag.TCP_SYN_RECV):
+            return 0
+        return known.state if any(listener in self.of_job for listener in self._listeners_of(known)) else 0
+
+    def waiting_at(self, ino: int, count: int) -> list[sockdiag.InetDiag]:
+        """Return the ``count`` connections that wait at a listener of the job, the oldest first.
+
+        Listeners of one port (SO_REUSEPORT) share what waits at all of them. Raises Refused if it is not that many.
+        """
+        mine = [diag for diag in self._queued if ino in self._listeners_of(diag)][:count]
+        if len(mine) < count:
+            raise Refused("connections came in while it was looked at", "try again")
+        for diag in mine:
+            self._queued.remove(diag)
+        return mine
+
+    def client_of(self, diag: sockdiag.InetDiag) -> int:
+        """Return the inode of the socket at the other end of one that waits; 0 if nobody has it, -1 if it is away."""
+        local, remote = InetAddress(diag.src, diag.sport), InetAddress(diag.dst, diag.dport)
+        known = self._all.get((_end(remote)[:2], _end(local)[:2]))
+        if known is not None and known.ino:
+            return known.ino
+        return 0 if self.is_gone(local, remote) else -1
+
+    def _listeners_of(self, diag: sockdiag.InetDiag) -> list[int]:
+        host = _end(InetAddress(diag.src, diag.sport))[0]
+        alike = [one for one in self._listeners if one.sport == diag.sport]
+        exact = [one.ino for one in alike if _end(InetAddress(one.src, one.sport))[0] == host]
+        return exact or [one.ino for one in alike if InetAddress(one.src, 0).is_any]
+
+    @cached_property
+    def _listeners(self) -> list[sockdiag.InetDiag]:
+        return [diag for diag in self._dump if diag.state == sockdiag.TCP_LISTEN]
+
+    @cached_property
+    def _queued(self) -> list[sockdiag.InetDiag]:
+        """All that nobody has accepted, the oldest first; the kernel tells their age in ticks of its clock.
+
+        Of the same age, the client whose socket is older comes first. Who has closed its own is placed by its port:
+        ports are given in ascending order.
+        """
+        found = [diag for diag in self._dump if not diag.ino and diag.state in _QUEUED]
+        clients = {id(diag): self.client_of(diag) for diag in found}
+        known = all(ino > 0 for ino in clients.values())
+        return sorted(found, key=lambda diag: (-diag.idle_ms, clients[id(diag)] if known else diag.dport))
+
+    @cached_property
+    def _by_ino(self) -> dict[int, sockdiag.InetDiag]:
+        return {diag.ino: diag for diag in self._dump if diag.ino}
+
     def is_gone(self, local: InetAddress, remote: InetAddress) -> bool:
         """Whether the other end was on this machine, and no process has it any more."""
         if _end(remote)[0] != _end(local)[0] and not ipaddress.ip_address(_end(remote)[0]).is_loopback:
@@ -77,10 +136,10 @@ class TcpPeers:
     def is_inside(self, local: InetAddress, remote: InetAddress) -> bool:
         """Whether a process of the job has the other end, or the last that had it has closed it."""
         known = self._all.get((_end(remote)[:2], _end(local)[:2]))
-        return known.ino in self._of_job if known is not None and known.ino else self.is_gone(local, remote)
+        return known.ino in self.of_job if known is not None and known.ino else self.is_gone(local, remote)
 
     @cached_property
-    def _of_job(self) -> set[int]:
+    def of_job(self) -> set[int]:
         """The inodes of all sockets of the job."""
         return {
             int(link[8:-1])
@@ -92,12 +151,17 @@ class TcpPeers:
     @cached_property
     def _all(self) -> dict[tuple[tuple[str, int], tuple[str, int]], sockdiag.InetDiag]:
         """Every TCP socket of the namespace that the kernel lists, by its ends."""
-        found = {}
+        return {
+            (_end(InetAddress(diag.src, diag.sport))[:2], _end(InetAddress(diag.dst, diag.dport))[:2]): diag
+            for diag in self._dump
+        }
+
+    @cached_property
+    def _dump(self) -> list[sockdiag.InetDiag]:
+        found = []
         for family in (socket.AF_INET, socket.AF_INET6):
-            ask = partial(sockdiag.inet_sockets, family, socket.IPPROTO_TCP)
-            for diag in in_net_namespace(self.pid, ask):
-                ends = (_end(InetAddress(diag.src, diag.sport)), _end(InetAddress(diag.dst, diag.dport)))
-                found[ends[0][:2], ends[1][:2]] = diag
+            ask = partial(sockdiag.inet_sockets, family, socket.IPPROTO_TCP, idle=True)
+            found += in_net_namespace(self.pid, ask)
         return found
 
     def _held_by(self, local: End, remote: End) -> str:

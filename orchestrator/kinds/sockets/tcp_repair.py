@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import msgspec
 
 from orchestrator.kinds.record import Record
-from orchestrator.kinds.sockets.borrow import never_sent_bytes, unsent_bytes, waiting_bytes
+from orchestrator.kinds.sockets.borrow import borrow, never_sent_bytes, unsent_bytes, waiting_bytes
 from orchestrator.kinds.sockets.option_table import SOL_SOCKET, SOL_TCP
 from orchestrator.kinds.sockets.options import set_int
 from orchestrator.tape.build import Tape
@@ -98,6 +98,18 @@ def repairing(sock: socket.socket) -> Iterator[None]:
         sock.setsockopt(SOL_SOCKET, socket.SO_REUSEADDR, reuse)  # leaving clears it
         if peek_offset >= 0:
             sock.setsockopt(SOL_SOCKET, _SO_PEEK_OFF, peek_offset)
+
+
+def fall_silent(fd: int) -> None:
+    """Let a connection end without a packet when its socket is closed, and leave nothing that would keep its port."""
+    with borrow(fd) as sock:
+        sock.setsockopt(SOL_TCP, TCP_REPAIR, TCP_REPAIR_ON)
+
+
+def peek_sent(sock: socket.socket, size: int) -> bytes:
+    """Look at the ``size`` bytes that a socket in repair mode keeps until they are acknowledged."""
+    sock.setsockopt(SOL_TCP, TCP_REPAIR_QUEUE, TCP_SEND_QUEUE)
+    return sock.recv(size, socket.MSG_PEEK)
 
 
 def read_state(sock: socket.socket, *, fin_sent: bool, fin_received: bool) -> TcpState:
