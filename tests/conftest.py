@@ -12,6 +12,7 @@ from harness.descendants import become_subreaper
 from harness.job import Job, new_job
 from harness.leftovers import Before
 from harness.program import Program, Run
+from orchestrator.linux.nsfs import CLONE_NEWIPC, unshare
 
 
 def pytest_report_header() -> str:
@@ -22,8 +23,11 @@ def pytest_report_header() -> str:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _subreaper() -> None:
+def _apart() -> None:
+    """Take in what loses its parent; see no System V objects of tests that run beside these."""
     become_subreaper()
+    if "PYTEST_XDIST_WORKER" in os.environ and os.getuid() == 0:
+        unshare(CLONE_NEWIPC)
 
 
 _failed = pytest.StashKey[bool]()
