@@ -63,6 +63,7 @@ async def checkpoint(
     externals: Collection[str] = (),
     durable: bool = True,
     checksums: bool = False,
+    replicate: bool = True,
     progress: Progress | None = None,
 ) -> Image:
     """Write a job to an image and open it. See :func:`orchestrator.api.checkpoint`.
@@ -78,6 +79,7 @@ async def checkpoint(
         externals=externals,
         durable=durable,
         checksums=checksums,
+        replicate=replicate,
         progress=progress,
     )
     return await trio.to_thread.run_sync(write)

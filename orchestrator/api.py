@@ -136,12 +136,14 @@ def checkpoint(
     externals: Collection[str] = (),
     durable: bool = True,
     checksums: bool = False,
+    replicate: bool = True,
     progress: Progress | None = None,
 ) -> Image:
     """Write a job to an image and open it. The caller must not be traced, nor trace anything itself.
 
     ``target`` is a job, the name or path of a cgroup, or the process id of the root of a plain tree. The job
     goes on afterwards, unless ``ending`` is "kill" or "stop". On failure there is no image, and the job goes on.
+    Without ``replicate`` a job that goes on stands still until its memory is written.
     """
     from orchestrator.engine import CheckpointOptions
     from orchestrator.engine import checkpoint as write_image
@@ -150,7 +152,12 @@ def checkpoint(
     found = find_target(target)
     path = os.fspath(output) if output is not None else found.default_image
     options = CheckpointOptions(
-        ending=ending, timeout=timeout, externals=frozenset(externals), durable=durable, checksums=checksums
+        ending=ending,
+        timeout=timeout,
+        externals=frozenset(externals),
+        durable=durable,
+        checksums=checksums,
+        replicate=replicate,
     )
     write_image(found, path, options, progress)
     return Image(path)

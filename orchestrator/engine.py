@@ -51,6 +51,8 @@ class CheckpointOptions:
     """Whether the image is on the disk when the checkpoint is done."""
     checksums: bool = False
     """Whether the page data gets checksums."""
+    replicate: bool = True
+    """Whether a job that goes on does so before its memory is written, which copy-on-write replicas hold meanwhile."""
 
 
 def checkpoint(target: Target, output: str, options: CheckpointOptions, progress: Progress | None = None) -> Statistics:
@@ -69,6 +71,7 @@ def checkpoint(target: Target, output: str, options: CheckpointOptions, progress
         ghost_limit=options.ghost_limit,
         durable=options.durable,
         checksums=options.checksums,
+        replicate=options.replicate,
         progress=progress,
     )
     with _one_at_a_time, ImageWriter(output, architecture=FORMAT_ARCHITECTURE, page_size=PAGE_SIZE) as writer:

@@ -55,6 +55,8 @@ class Statistics(msgspec.Struct):
     """The part of it that went into writing pages, or into copy-on-write replicas that hold them."""
     replicas: int = 0
     """Processes whose pages were written from a replica, while the job ran again."""
+    short_of_memory: bool = False
+    """Whether there was no memory to spare for replicas."""
     processes: int = 0
     threads: int = 0
     pages_written: int = 0
@@ -106,7 +108,9 @@ def take(request: Request, writer: ImageWriter) -> Statistics:
     vdso.digest()  # read here, so that nobody waits for it
     private, shared = expected_bytes(inside)
     spare = spare_bytes(inside)
-    replicating = request.replicate and request.ending == "run" and private <= spare
+    wanted = request.replicate and request.ending == "run"
+    replicating = wanted and private <= spare
+    statistics.short_of_memory = wanted and not replicating
     while_held = shared if replicating else private + shared
     writer.expect(while_held if 2 * while_held <= spare else 0)
     rehearse(lambda pid, pipe: _rehearse(pid, pipe, writer))

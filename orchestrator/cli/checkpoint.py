@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from orchestrator.cli.arguments import Parser, seconds
 
 
@@ -33,6 +35,12 @@ def _parser() -> Parser:
     )
     parser.add_argument("--checksums", action="store_true", help="store checksums of the page data too")
     parser.add_argument("--no-sync", action="store_true", help="do not wait until the image is on the disk")
+    parser.add_argument(
+        "--no-replicas",
+        dest="replicate",
+        action="store_false",
+        help="write a job that goes on while it stands still, rather than let copy-on-write replicas hold its memory",
+    )
     parser.add_argument("--stats", metavar="FILE", help="write what it took to a file, as JSON; - is the output")
     parser.set_defaults(ending="run")
     return parser
@@ -58,12 +66,15 @@ def main(arguments: list[str]) -> int:
         ghost_limit=options.ghost_limit,
         durable=not options.no_sync,
         checksums=options.checksums,
+        replicate=options.replicate,
     )
     unwind_on_termination()
     with progress_bar(f"writing {output}") as progress:
         took = checkpoint(target, output, asked, progress)
     if options.stats is not None:
         write_stats(options.stats, took)
+    if took.short_of_memory:
+        print("orch: no memory to spare for replicas: it was written while the job stood still", file=sys.stderr)
     if options.stats != "-":
         what = f"{took.processes} processes" if took.processes != 1 else "1 process"
         print(f"{output}: {what}, {size(took.image_bytes)}; the job stood still for {took.frozen_us / 1000:.1f} ms")

@@ -66,6 +66,17 @@ def rarer_way(function: Way) -> Way:
 
 
 @rarer_way
+def live_without_replicas(run: Run) -> None:
+    """Checkpoint a job that goes on, all of it written while it stands still; kill it, and bring it back."""
+    run.start()
+    run.job.checkpoint("--no-replicas")
+    run.must_pass()
+    run.back_to_checkpoint()
+    run.job.restore()
+    run.must_pass()
+
+
+@rarer_way
 def stopped(run: Run) -> None:
     """Checkpoint a job and leave it stopped: it stands still until it is told to go on."""
     run.start()
