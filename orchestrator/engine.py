@@ -150,7 +150,7 @@ def dry_run(image: ImageFile, snapshot: Snapshot, options: RestoreOptions) -> It
     """Compile a restore without doing any of it; print its tapes as strace would."""
     plan, depot = _restore(image, snapshot, options, None).plan()
     yield "depot:"
-    yield from (f"  {line}" for line in depot.entries())
+    yield from (f"  {line}" for line in depot.tape.entries())
     yield from plan.render()
 
 

@@ -31,7 +31,7 @@
         ├── PidTaken                40   a process id of the image is in use
         ├── FileMissing             41   a file that the job had open or mapped is gone
         ├── FileChanged             42   such a file is not the one it was
-        ├── ResourceTaken           43   a port, a socket name or a lock is held by somebody else
+        ├── ResourceTaken           43   a port, a name, a lock or a terminal is held by somebody else
         ├── RebuildFailed           44   a task of the restored job could not be rebuilt
         └── CannotHonour            45   what was asked for does not fit this image or machine
 
@@ -252,7 +252,7 @@ class FileChanged(RestoreError):
 
 
 class ResourceTaken(RestoreError):
-    """A port, a socket name or a lock is held by somebody else."""
+    """A port, a socket name, a lock or a terminal's number is held by somebody else."""
 
     exit_code = 43
 

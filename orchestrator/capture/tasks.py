@@ -36,7 +36,7 @@ from orchestrator.linux import kcmp, ptrace
 from orchestrator.linux.arch import x86_64 as arch
 from orchestrator.linux.proc_maps import MapLine, read_maps
 from orchestrator.linux.proc_misc import cgroup_of, read_coredump_filter, read_oom_score_adj, read_timers
-from orchestrator.linux.proc_stat import read_stat
+from orchestrator.linux.proc_stat import Stat, read_stat
 from orchestrator.snapshot import Clocks
 from orchestrator.tape.build import Played, Tape
 from orchestrator.tape.tracee import Tracee
@@ -93,6 +93,7 @@ class JobCapture:
         self._seccomp = seccomp.SeccompCollector(scope)
         self._workspaces: dict[ObjectId, HeldProcess] = {}
         self._memory: dict[HostPid, CapturedMemory] = {}
+        self._controlled: dict[Pid, Stat] = {}
         self.processes: list[Process] = []
         self.memories: list[AddressSpace] = []
         self.file_tables: list[FileTable] = []
@@ -114,6 +115,8 @@ class JobCapture:
         finally:
             for memory in self._memory.values():
                 memory.close()
+        if self._controlled:
+            self._scope.finishers.append(self._find_terminals)
 
     def _parent(self, process: HeldProcess) -> HeldProcess | None:
         return self._job.processes.get(HostPid(process.stat.ppid))
@@ -132,7 +135,8 @@ class JobCapture:
         if process.is_zombie:
             self.processes.append(Process(**common, threads=[], exit_status=process.stat.exit_code))  # type: ignore[arg-type]
             return
-        self._note_terminal(process)
+        if process.stat.tty_nr:
+            self._controlled[process.pid] = process.stat
         before = len(self._scope.blockers.unsupported)
         self._note_unaskable(process)
         views = read_threads(process, self._scope, self._seccomp)
@@ -188,19 +192,12 @@ class JobCapture:
         elif not process.leader.syscall_at:
             scope.unsupported(pid, "no vDSO", "the process has unmapped its vDSO")
 
-    def _note_terminal(self, process: HeldProcess) -> None:
-        """Note a controlling terminal: the restored session has none."""
-        if not process.stat.tty_nr:
-            return
-        major, minor = os.major(process.stat.tty_nr), os.minor(process.stat.tty_nr)
-        key = f"tty[{major}:{minor}]"
-        if key not in self._scope.externals:
-            self._scope.outside(
-                process.host,
-                "controlling terminal",
-                f"terminal {major}:{minor} does not belong to the job",
-                f"--external '{key}' lets the restored job do without one",
-            )
+    def _find_terminals(self) -> None:
+        """Say which terminals control whom, when all that the job has are known."""
+        from orchestrator.kinds.terminals.session import resolve_terminals
+
+        groups = {p.status.ns_pgid[0]: Pid(p.status.ns_pgid[-1]) for p in self._job.processes.values()}
+        resolve_terminals(self._scope, self._controlled, groups, self.processes)
 
     def _lend_workspace(self, process: HeldProcess, vm: ObjectId) -> None:
         owner = self._workspaces.get(vm)

@@ -14,6 +14,7 @@ from orchestrator.ids import DepotFd, HostPid, HostTid, ObjectId, Pid, Tid
 from orchestrator.image.reader import ImageFile
 from orchestrator.kinds.files.depot import (
     depot_base,
+    finish_depot,
     first_holders,
     flock_takers,
     lock_table,
@@ -28,6 +29,8 @@ from orchestrator.kinds.memory.shared import open_shared, seal_shared
 from orchestrator.kinds.memory.sysv import SysvSegment, attach_vma, ensure_segment, finish_segment, segments_of
 from orchestrator.kinds.task import registers
 from orchestrator.kinds.task.process import Process
+from orchestrator.kinds.terminals.claim import claim_masters, wanted_masters
+from orchestrator.kinds.terminals.session import open_slaves
 from orchestrator.linux import ptrace
 from orchestrator.linux.arch import x86_64 as arch
 from orchestrator.linux.proc_maps import read_maps
@@ -99,7 +102,8 @@ class Restore:
         self._image = image
         self._snapshot = snapshot
         self._surroundings = surroundings
-        self._given = inherited
+        self._masters: dict[str, int] = {}
+        self._given = {**dict.fromkeys(wanted_masters(snapshot.files, snapshot.objects), -1), **inherited}
         self._baseline = baseline
         self._layout = plan_layout(snapshot.memories, depot_base(snapshot.file_tables, snapshot.files), ARENA_BYTES)
         # extras of the kinds (memory objects, unlinked files) lie between the files and our own descriptors
@@ -108,8 +112,8 @@ class Restore:
         self._hosts: dict[Pid, HostPid] = {}
         self._threads: dict[tuple[Pid, Tid], Actor] = {}
 
-    def plan(self) -> tuple[Plan, Tape]:
-        """Compile everything; returns the plan and the depot's tape."""
+    def plan(self) -> tuple[Plan, Depot]:
+        """Compile everything; returns the plan and the depot with its tape."""
         image_fd = DepotFd(self._standing.numbers.get("image") or self._standing.give("image"))
         if self._surroundings.cgroup_fd is not None:
             self._standing.give("cgroup")
@@ -139,6 +143,7 @@ class Restore:
         )
         tables = {table.id: table for table in self._snapshot.file_tables}
         first = first_holders(self._snapshot.file_tables)
+        slaves = open_slaves(self._snapshot.files)
 
         def place_files(tape: Tape, process: Process) -> None:
             assert process.state is not None
@@ -155,11 +160,12 @@ class Restore:
             self._baseline,
             backings,
             place_files,
+            lambda terminal: depot.slot(slaves[terminal]),
             special_sizes(self._snapshot),
             self._standing.numbers.get("cgroup"),
         )
         seal_shared(depot, self._seals)
-        return compiler.compile(), depot_tape
+        return compiler.compile(), depot
 
     def _segment(self, of: int) -> SysvSegment:
         record = self._snapshot.objects[of]
@@ -176,13 +182,16 @@ class Restore:
         stage: Stage | None = None
         child = None
         try:
-            plan, depot_tape = self.plan()
+            self._masters = claim_masters(self._snapshot.files, self._snapshot.objects)
+            self._given.update(self._masters)
+            plan, depot = self.plan()
             self._check_room(hard)
             stage, seed_actor = self._sow(arena, status_write)
             own_init = plan.tree.origin.process is not None
             first = self._found(stage, seed_actor, own_init=own_init)
             child = HostPid(first.tracee.tid)
-            self._surroundings.inside(stage, first, depot_tape, own_init=own_init)
+            self._surroundings.inside(stage, first, depot, own_init=own_init)
+            finish_depot(self._snapshot.files, depot, child)
             self._grow(stage, first, plan)
             self._finish(stage, plan)
             self._wake(stage, first, own_init=own_init)
@@ -193,6 +202,7 @@ class Restore:
             raise
         finally:
             os.close(status_write)
+            self._let_masters_go()
             arena.close()
             self._surroundings.close()
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -202,6 +212,11 @@ class Restore:
         return Restored(
             child, self._hosts[self._snapshot.root], status_read, dict(self._hosts), time.monotonic() - began
         )
+
+    def _let_masters_go(self) -> None:
+        """Close our own descriptors of terminals: a terminal ends with the last one of its master."""
+        while self._masters:
+            os.close(self._masters.popitem()[1])
 
     def _check_room(self, limit: int) -> None:
         highest = max(self._standing.numbers.values())
@@ -220,6 +235,7 @@ class Restore:
             self._standing.give(name)
         numbers = self._standing.numbers
         pid = seed.spawn({numbers[name]: fd for name, fd in ours.items()})
+        self._let_masters_go()
         try:
             first_stop(pid, suspend_seccomp=self._has_seccomp())
             base = arch.unpack_registers(ptrace.get_regset(pid, ptrace.NT_PRSTATUS))

@@ -34,6 +34,7 @@ from orchestrator.kinds.task import (
 )
 from orchestrator.kinds.task.filesystem import tell_filesystem
 from orchestrator.kinds.task.process import Process, Thread, main_thread, other_threads
+from orchestrator.kinds.terminals.session import tell_controlling, tell_foreground
 from orchestrator.restore.baseline import Baseline
 from orchestrator.restore.ends import plan_ends
 from orchestrator.restore.layout import Layout
@@ -130,6 +131,7 @@ class Compiler:
         baseline: Baseline,
         backings: Backings,
         place_files: Callable[[Tape, Process], None],
+        slave_of: Callable[[ObjectId], int],
         special_sizes: dict[str, int],
         cgroup_fd: int | None,
     ) -> None:
@@ -138,6 +140,7 @@ class Compiler:
         self._baseline = baseline
         self._backings = backings
         self._place_files = place_files
+        self._slave_of = slave_of
         self._cgroup_fd = cgroup_fd
         self._blank = parked(special_sizes, layout)
         self._memories = {m.id: m for m in snapshot.memories}
@@ -153,7 +156,13 @@ class Compiler:
         for node in tree.nodes:
             if node.process and node.process.state:
                 self._dress(self._tapes[node.pid], node, node.process)
-        return Plan(self._snapshot, self._layout, tree, self._tapes, list(gather(tree)))
+        return Plan(
+            self._snapshot,
+            self._layout,
+            tree,
+            self._tapes,
+            [*gather(tree), tell_foreground(self._snapshot.processes, self._slave_of)],
+        )
 
     def _memory(self, process: Process) -> AddressSpace | None:
         return self._memories[process.state.memory] if process.state else None
@@ -212,6 +221,8 @@ class Compiler:
         for step in self._steps(node):
             if step == "session":
                 tape.setsid()
+                if process is not None:
+                    tell_controlling(tape, process, self._slave_of)
             elif isinstance(step, Node):
                 exit_signal = step.process.exit_signal if step.process else _SIGCHLD
                 into = self._cgroup_fd if step.process is not None and process is None else None

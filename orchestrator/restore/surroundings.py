@@ -6,17 +6,18 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.ids import HostPid
+from orchestrator.ids import HostPid, Pid, Tid
 from orchestrator.kinds.files.kind import Depot
 from orchestrator.kinds.memory.record import AddressSpace
 from orchestrator.kinds.task.process import Process
 from orchestrator.linux.mountinfo import cgroup1_mount, cgroup2_mount
 from orchestrator.linux.nsfs import CLONE_NEWCGROUP, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWTIME
 from orchestrator.linux.proc_misc import cgroup_of
+from orchestrator.linux.proc_status import read_status
 from orchestrator.namespaces.registry import NAMESPACE_KINDS
 from orchestrator.namespaces.time import TimeNamespace, initial_clocks, offsets
 from orchestrator.restore.baseline import Baseline
-from orchestrator.restore.play import Actor, Stage
+from orchestrator.restore.play import Actor, Birth, Stage
 from orchestrator.restore.tree import Node
 from orchestrator.snapshot import Clocks
 from orchestrator.tape.build import Tape
@@ -83,7 +84,7 @@ class Surroundings:
             if handler.fill is not None and record is not None and record.private and record.body is not None:
                 handler.fill(record.body, depot)
 
-    def inside(self, stage: Stage, first: Actor, depot: Tape, *, own_init: bool) -> None:
+    def inside(self, stage: Stage, first: Actor, depot: Depot, *, own_init: bool) -> None:
         """Rebuild the namespaces in process 1, then open everything."""
         host = HostPid(first.tracee.tid)
         if "cgroup" in self.new:
@@ -102,7 +103,7 @@ class Surroundings:
                 stage.play(first, tape)
             if body is not None and handler.outside is not None:
                 handler.outside(body, host)
-        stage.play(first, depot)
+        stage.play(first, depot.tape, [_helper(tape) for tape in depot.helpers])
 
     def _narrow_cgroup_view(self, stage: Stage, first: Actor, *, stays: bool) -> None:
         """Make a cgroup namespace in process 1: its root is where that is then, which is to be the job's cgroup."""
@@ -137,6 +138,17 @@ class Surroundings:
             _write(f"/proc/{host}/oom_score_adj", str(process.state.oom_score_adj))
         if memory.coredump_filter != self._baseline.coredump_filter:
             _write(f"/proc/{host}/coredump_filter", f"{memory.coredump_filter:#x}")
+
+
+def _helper(tape: Tape) -> Birth:
+    """Describe a child of the depot; it has whatever number is free."""
+
+    def born(actor: Actor) -> list[Birth]:
+        number = read_status(actor.tracee.tid).ns_pid[-1]
+        actor.tracee.pid, actor.tracee.vtid = Pid(number), Tid(number)
+        return []
+
+    return Birth(Pid(0), Tid(0), tape, born)
 
 
 def _own_cgroup(version: int) -> str:

@@ -94,4 +94,6 @@ def layout(memories: Sequence[AddressSpace]) -> Layout:
 
 def compile_plan(of: Snapshot) -> Plan:
     """Compile a snapshot as a restore would."""
-    return Compiler(of, layout(of.memories), BASELINE, BACKINGS, lambda _tape, _process: None, {}, None).compile()
+    return Compiler(
+        of, layout(of.memories), BASELINE, BACKINGS, lambda _tape, _process: None, lambda _terminal: 0, {}, None
+    ).compile()

@@ -7,16 +7,18 @@ The order of a restore: :func:`rebuild_depot` in the first process; forks; :func
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from orchestrator.ids import DepotFd, ObjectId, Pid
+from orchestrator.ids import DepotFd, HostPid, ObjectId, Pid
 from orchestrator.kinds.files.epoll import EventPoll
 from orchestrator.kinds.files.kind import O_CLOEXEC, Depot, FileTable, OpenFile, Settling
 from orchestrator.kinds.files.locks import take_file_locks, take_posix_locks
 from orchestrator.kinds.files.owner import tell_owner
 from orchestrator.kinds.files.registry import kind_of
 from orchestrator.kinds.files.regular import NamedFile, check_unchanged
+from orchestrator.linux.pidfd import pidfd_getfd, pidfd_open
 from orchestrator.tape.build import Tape
 
 _WRITE_ACCESS = 3  # O_WRONLY | O_RDWR
@@ -74,6 +76,24 @@ def rebuild_depot(files: Sequence[OpenFile], depot: Depot, takers: Collection[Ob
             connect(file, depot)
         locks = [lock for lock in file.locks if not (lock.whole and file.id in takers)]
         take_file_locks(depot.tape, depot.slot(file.id), locks)
+
+
+def finish_depot(files: Iterable[OpenFile], depot: Depot, first: HostPid) -> None:
+    """Do from outside what is left to do once everything is open in the depot, which is process ``first``."""
+    late = [(kind_of(file).finish, file) for file in files]
+    if not any(finish for finish, _ in late):
+        return
+    pidfd = pidfd_open(first)
+    try:
+        for finish, file in late:
+            if finish is not None:
+                fd = pidfd_getfd(pidfd, depot.slot(file.id))
+                try:
+                    finish(file, fd, depot.objects, first)
+                finally:
+                    os.close(fd)
+    finally:
+        os.close(pidfd)
 
 
 def place_table(table: FileTable, tape: Tape, base: int) -> None:

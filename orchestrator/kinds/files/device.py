@@ -14,8 +14,7 @@ from orchestrator.kinds.scope import Scope
 
 _MEMORY_MAJOR = 1
 _STATELESS = {os.makedev(_MEMORY_MAJOR, minor) for minor in (3, 5, 7, 8, 9)}
-_TERMINALS = frozenset((4, 5, *range(136, 144)))
-_PTMX = os.makedev(5, 2)
+_CONSOLES = frozenset((4, 5))
 
 
 class Device(Record, frozen=True, tag="device"):
@@ -43,13 +42,11 @@ def _capture(view: FdView, scope: Scope) -> Device | None:
             return None
         return Device(view.link, stat.S_IFMT(status.st_mode), status.st_rdev)
     major, minor = os.major(status.st_rdev), os.minor(status.st_rdev)
-    if status.st_rdev == _PTMX:
-        scope.unsupported(view.pid, view.what, "the master side of a pseudo-terminal cannot be rebuilt")
-    elif major in _TERMINALS and stat.S_ISCHR(status.st_mode):
+    if stat.S_ISCHR(status.st_mode) and (major in _CONSOLES or os.isatty(view.local)):
         scope.outside(
             view.pid,
             view.what,
-            "a terminal that does not belong to the job",
+            "a console or serial line, which belongs to the machine",
             f"--external 'tty[{major}:{minor}]' leaves it out of the image, to be handed over at the restore",
         )
     else:

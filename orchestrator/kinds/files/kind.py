@@ -16,6 +16,7 @@ files that show their opener) is done there by ``settle``, after its descriptors
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,11 +26,14 @@ from orchestrator.ids import DepotFd, HostPid, ObjectId
 from orchestrator.kinds.files.locks import FileLock, PosixLock
 from orchestrator.kinds.record import Content, Record
 from orchestrator.kinds.scope import Scope
+from orchestrator.linux.nsfs import CLONE_FILES
 from orchestrator.linux.pidfd import pidfd_getfd
 from orchestrator.linux.proc_fd import FdInfo, read_fdinfo
 from orchestrator.tape.build import Tape
 
 O_CLOEXEC = os.O_CLOEXEC
+_WALL = 0x40000000
+_clone_args = struct.Struct("=11Q")
 
 
 class Held(NamedTuple):
@@ -175,6 +179,8 @@ class Depot:
     """Outside resources given at restore: key ("pipe[123]", "stdio[0]") -> a standing descriptor of the depot."""
     scratch_address: int = 0x10_0000_0000
     """An address of the depot process with nothing behind it: shared memory is made there, and unmapped again."""
+    helpers: list[Tape] = field(default_factory=list)
+    """What children of the depot play, in the order of their births in its tape."""
     _extras: dict[tuple[str, ObjectId], DepotFd] = field(default_factory=dict)
     _users: dict[ObjectId, list[OpenFile]] = field(default_factory=dict)
 
@@ -218,6 +224,11 @@ class Depot:
         """Move what the last call opened as low number ``scratch`` to its standing number."""
         self.tape.dup3(scratch, standing, O_CLOEXEC)
         self.tape.close(scratch)
+
+    def let_child_play(self, helper: Tape) -> None:
+        """Let a child with the depot's own descriptors play a tape, at whose end it ends, and wait for that."""
+        self.helpers.append(helper)
+        self.tape.wait4(self.tape.clone3(_clone_args.pack(CLONE_FILES, *bytes(10)), _clone_args.size), 0, _WALL, 0)
 
     def fill(self, fd: int, content: Content) -> None:
         """Set a file's size and copy its contents from the image, inside the kernel."""
@@ -275,6 +286,9 @@ class FileKind:
     """The records that this kind puts into the scope's shared objects."""
     check: Callable[[OpenFile], None] | None = None
     """Before anything is restored: raise FileMissing, FileChanged or ResourceTaken."""
+    finish: Callable[[OpenFile, int, list[Any], HostPid], None] | None = None
+    """What tapes cannot do, when all are open, from outside: given our own descriptor for the open file, the shared
+    objects, and the depot's process."""
     order: int = 0
     """Kinds with a lower number are rebuilt first; 0 for what hangs on nothing else."""
 

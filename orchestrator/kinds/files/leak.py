@@ -1,4 +1,4 @@
-"""Find out whether a job shares pipes, FIFOs or memory with processes outside of it.
+"""Find out whether a job shares pipes, FIFOs, pseudo-terminals or memory with processes outside of it.
 
 Who holds what outside is looked up before the job is frozen; the judgement comes when its files are known. Whoever
 seems to be outside is looked at once more then: the job may have started and ended processes meanwhile.
@@ -14,8 +14,10 @@ from typing import NamedTuple
 
 from orchestrator.ids import HostPid
 from orchestrator.kinds.scope import Scope
+from orchestrator.linux.proc_fd import read_fdinfo
 from orchestrator.linux.proc_maps import parse_maps
 from orchestrator.linux.procfs import read_file
+from orchestrator.linux.tty import PTMX, SLAVE_MAJORS
 
 _DELETED = " (deleted)"
 _SHOWN = 3
@@ -56,12 +58,27 @@ def _look_at(pid: int, found: dict[tuple[int, int], list[Holder]]) -> None:
             if not link.startswith(("pipe:[", "/")):
                 continue
             status = os.stat(path)
+            if stat.S_ISFIFO(status.st_mode) or link.endswith(_DELETED) or _is_terminal(status):
+                found.setdefault(_identity(pid, int(name), status), []).append(Holder(pid, comm, int(name)))
         except (FileNotFoundError, PermissionError):
             continue
-        if stat.S_ISFIFO(status.st_mode) or link.endswith(_DELETED):
-            found.setdefault((status.st_dev, status.st_ino), []).append(Holder(pid, comm, int(name)))
     for key in _deleted_mappings(pid):
         found.setdefault(key, []).append(Holder(pid, comm, -1))
+
+
+def _is_terminal(status: os.stat_result) -> bool:
+    return stat.S_ISCHR(status.st_mode) and (status.st_rdev == PTMX or os.major(status.st_rdev) in SLAVE_MAJORS)
+
+
+def _identity(pid: int, fd: int, status: os.stat_result) -> tuple[int, int]:
+    if stat.S_ISCHR(status.st_mode) and status.st_rdev == PTMX:
+        return master_identity(status, int(read_fdinfo(pid, fd).get("tty-index") or 0))
+    return status.st_dev, status.st_ino
+
+
+def master_identity(status: os.stat_result, number: int) -> tuple[int, int]:
+    """Return what tells masters apart, which are all opened from one file: no inode has such a number."""
+    return status.st_dev, -1 - number
 
 
 def _deleted_mappings(pid: int) -> set[tuple[int, int]]:
@@ -77,7 +94,7 @@ def _still_holds(holder: Holder, identity: tuple[int, int]) -> bool:
         status = os.stat(f"/proc/{holder.pid}/fd/{holder.fd}")
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return False
-    return (status.st_dev, status.st_ino) == identity
+    return _identity(holder.pid, holder.fd, status) == identity
 
 
 def report_leaks(scope: Scope, holders: Mapping[tuple[int, int], Sequence[Holder]]) -> None:

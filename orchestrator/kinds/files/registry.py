@@ -37,6 +37,8 @@ from orchestrator.kinds.files.timerfd import TimerFd
 from orchestrator.kinds.files.unnamed import Removed, RemovedDirectory, RemovedFifo
 from orchestrator.kinds.memory.shared import SharedMemory
 from orchestrator.kinds.sockets.registry import SOCKET_KINDS, SocketBody, SocketObject
+from orchestrator.kinds.terminals import ends as terminals
+from orchestrator.kinds.terminals.records import HungUp, MasterEnd, SlaveEnd, Terminal
 
 KINDS: tuple[FileKind, ...] = (
     pipe.KIND,
@@ -54,6 +56,9 @@ KINDS: tuple[FileKind, ...] = (
     procfile.KIND,
     regular.KIND,
     fifo.KIND,
+    terminals.MASTER,
+    terminals.SLAVE,
+    terminals.HUNG_UP,
     device.KIND,
     external.KIND,
 )
@@ -74,12 +79,15 @@ FileBody = (
     | ProcFile
     | RemovedDirectory
     | RemovedFifo
+    | MasterEnd
+    | SlaveEnd
+    | HungUp
     | External
     | SocketBody
 )
 """What OpenFile.body may be."""
 
-FileObject = Ghost | Removed | PipeBuffer | SharedMemory | SocketObject
+FileObject = Ghost | Removed | PipeBuffer | Terminal | SharedMemory | SocketObject
 """What open files, and memory, put into an image's shared objects."""
 
 

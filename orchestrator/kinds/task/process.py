@@ -24,6 +24,9 @@ OUTSIDE = Pid(0)
 """The parent of a process whose parent is not part of the job: process 1 of the restored namespace."""
 
 
+NO_GROUP = Pid(0)
+
+
 class Thread(Record, frozen=True):
     """One thread."""
 
@@ -61,6 +64,10 @@ class ProcessState(Record, frozen=True):
     """The signal of a group stop, 0 for a running process."""
     login: int = UNSET
     """The user id of its login, for the audit log."""
+    terminal: ObjectId | None = None
+    """The controlling terminal."""
+    foreground: Pid = NO_GROUP
+    """For the leader of a session with a terminal: the foreground process group; 0 if nobody is left in that."""
 
 
 class Process(Record, frozen=True):

@@ -1,0 +1,20 @@
+"""Pseudo-terminals: what waits in them, their settings, whom they control."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.program import Program, Run
+from harness.ways import WAYS, Way
+
+PROGRAMS = [
+    Program("terminals"),
+    Program("terminals_hung_up"),
+    Program("controls_sessions"),
+]
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.id)
+def test_survives(run: Run, way: Way) -> None:
+    way(run)
