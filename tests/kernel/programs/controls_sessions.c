@@ -124,10 +124,10 @@ int main(int argc, char **argv)
 	ready_and_hold();
 	SAME(tcgetsid(pty.master), child);
 	CHECK(tcgetpgrp(pty.master) > 0 && tcgetpgrp(pty.master) != child);
-	put(pty.master, "\003"); /* ^C */
+	take(pty.master, "from the foreground\r\n");
+	put(pty.master, "\003"); /* ^C, which empties the queues */
 	await(&seen->interrupted, tcgetpgrp(pty.master));
 	put(pty.master, "typed\n");
-	take(pty.master, "from the foreground\r\n");
 	await(&seen->checked, 3);
 	close(pty.master);
 	reap(child);
