@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from orchestrator.capture.checkpoint import FORMAT_ARCHITECTURE, PAGE_SIZE, Request, Statistics, take
-from orchestrator.errors import NotPermitted
+from orchestrator.errors import NotPermitted, UsageError
 from orchestrator.freezer import make_freezer
 from orchestrator.ids import HostPid
 from orchestrator.image.reader import ImageFile
 from orchestrator.image.writer import ImageWriter
 from orchestrator.kill import KILL_SECONDS, await_supervisor
 from orchestrator.kinds.files.references import check_references
+from orchestrator.kinds.sockets.tcp_hold import KEEP
 from orchestrator.kinds.task.process import check_chains
 from orchestrator.restore.baseline import own_baseline
 from orchestrator.restore.checks import check
@@ -58,6 +59,11 @@ class CheckpointOptions:
 def checkpoint(target: Target, output: str, options: CheckpointOptions, progress: Progress | None = None) -> Statistics:
     """Write an image of a target. On failure there is no image, and the job goes on as before."""
     _require_root("a checkpoint")
+    if KEEP in options.externals and options.ending != "kill":
+        raise UsageError(
+            "connections with the outside can be kept only if the job ends",
+            hint="--tcp keep needs --kill: the other end goes on with a job that goes on",
+        )
     request = Request(
         name=target.name,
         freezer=None if target.cgroup is None else make_freezer(target.cgroup),

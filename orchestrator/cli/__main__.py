@@ -12,6 +12,7 @@ VERBS = {
     "restore": "bring a job back from an image",
     "show": "look into an image",
     "kill": "end a job",
+    "unlock": "give up the connections that an image keeps",
     "doctor": "tell what this kernel and these privileges allow",
 }
 """Each is a module of this package with ``main(arguments) -> exit code``; only the one asked for is imported."""

@@ -6,6 +6,13 @@ import sys
 
 from orchestrator.cli.arguments import Parser, seconds
 
+_TCP: dict[str, frozenset[str]] = {
+    "refuse": frozenset(),
+    "keep": frozenset({"tcp-keep"}),
+    "close": frozenset({"tcp"}),
+}
+"""What is done with TCP connections that lead outside: the outside resources that this allows."""
+
 
 def _parser() -> Parser:
     parser = Parser(
@@ -29,6 +36,13 @@ def _parser() -> Parser:
         default=[],
         metavar="KEY",
         help="allow an outside resource, as pipe[123]; may be repeated",
+    )
+    parser.add_argument(
+        "--tcp",
+        choices=sorted(_TCP),
+        default="refuse",
+        help="connections with the outside: refuse them; keep them, their packets held back until the restore "
+        "(with --kill); or close them, so that the restored job finds them reset",
     )
     parser.add_argument(
         "--ghost-limit", type=int, default=1 << 40, metavar="BYTES", help="refuse unlinked files above this size"
@@ -62,7 +76,7 @@ def main(arguments: list[str]) -> int:
     asked = CheckpointOptions(
         ending=options.ending,
         timeout=options.timeout,
-        externals=frozenset(options.external),
+        externals=frozenset(options.external) | _TCP[options.tcp],
         ghost_limit=options.ghost_limit,
         durable=not options.no_sync,
         checksums=options.checksums,

@@ -11,6 +11,7 @@ from orchestrator.kinds.files.external import External
 from orchestrator.kinds.files.kind import OpenFile
 from orchestrator.kinds.memory.sysv import SysvSegment, check_segment
 from orchestrator.kinds.sockets.registry import claims_in
+from orchestrator.kinds.sockets.tcp_connection import refuse_elsewhere
 from orchestrator.kinds.sockets.unix_records import UnixAlone
 from orchestrator.kinds.task.filesystem import check_filesystem
 from orchestrator.linux import vdso
@@ -42,6 +43,9 @@ def check(snapshot: Snapshot, *, new: frozenset[str], host_pids: bool, inherited
         return (needs == "net" and "net" in fresh) or is_remade_path(_path_of(file.body))
 
     check_files(snapshot.files, is_rebuilt)
+    if "net" in fresh:
+        for file in snapshot.files:
+            refuse_elsewhere(file)
     for context in snapshot.filesystems:
         if not is_remade_path(context.working_directory) and not is_remade_path(context.root):
             check_filesystem(context)

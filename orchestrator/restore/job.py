@@ -27,6 +27,7 @@ from orchestrator.kinds.files.kind import Depot
 from orchestrator.kinds.memory.rebuild import Backings
 from orchestrator.kinds.memory.shared import open_shared, seal_shared
 from orchestrator.kinds.memory.sysv import SysvSegment, attach_vma, ensure_segment, finish_segment, segments_of
+from orchestrator.kinds.sockets.tcp_release import KeptConnections
 from orchestrator.kinds.task import registers
 from orchestrator.kinds.task.process import Process
 from orchestrator.kinds.terminals.claim import claim_masters, wanted_masters
@@ -109,6 +110,7 @@ class Restore:
         # extras of the kinds (memory objects, unlinked files) lie between the files and our own descriptors
         self._standing = Descriptors(self._layout, len(snapshot.files) + len(snapshot.objects) + _EXTRAS)
         self._seals = Tape("seals")
+        self._kept = KeptConnections()
         self._hosts: dict[Pid, HostPid] = {}
         self._threads: dict[tuple[Pid, Tid], Actor] = {}
 
@@ -192,12 +194,15 @@ class Restore:
             child = HostPid(first.tracee.tid)
             self._surroundings.inside(stage, first, depot, own_init=own_init)
             finish_depot(self._snapshot.files, depot, child)
+            self._kept.take(self._snapshot.files, child, self._layout.depot)
             self._grow(stage, first, plan)
             self._finish(stage, plan)
+            self._kept.release()
             self._wake(stage, first, own_init=own_init)
         except BaseException:
             if stage is not None:
                 stage.kill()
+            self._kept.close()
             os.close(status_read)
             raise
         finally:

@@ -316,7 +316,7 @@ def test_other_end_outside_of_the_job(holders: Holders) -> None:
     (reason,) = blockers([pid])
     assert f"{pid} (holder): fd 100" in reason
     assert f"held by {outsider} (" in reason
-    assert "--external tcp" in reason
+    assert "--tcp close" in reason
 
 
 def test_failed_connection_whose_error_is_not_sure_is_refused(holders: Holders) -> None:

@@ -8,7 +8,7 @@ import ipaddress
 import socket
 import struct
 
-from orchestrator.errors import ResourceTaken
+from orchestrator.errors import CannotHonour, ResourceTaken
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.sockets.holders import socket_holders
 from orchestrator.linux import sockdiag
@@ -158,6 +158,20 @@ def check_connection(family: int, local: InetAddress, remote: InetAddress) -> No
             continue
         holder = next((f" by process {pid} ({name})" for pid, name in socket_holders({found.ino}).values()), "")
         raise ResourceTaken(f"{what} is in use{holder}", hint="end that process first")
+
+
+def check_route(family: int, local: InetAddress, remote: InetAddress) -> None:
+    """Raise CannotHonour if no packet would find its way to the other end of a connection."""
+    with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
+        size = 2 if family == socket.AF_INET else 4
+        try:
+            probe.bind((local.host, 0, local.flowinfo, local.scope_id)[:size])
+            probe.connect((remote.host, remote.port, remote.flowinfo, remote.scope_id)[:size])
+        except OSError as error:
+            raise CannotHonour(
+                f"the TCP connection {local} to {remote}: there is no way to {remote.host} ({error.strerror})",
+                hint="restore the routes first, or do not ask for a new network namespace",
+            ) from error
 
 
 def _holder(family: int, style: int, port: int) -> str:

@@ -1,4 +1,4 @@
-"""TCP connections, both ends of which are in the job. See tcp(7)."""
+"""TCP connections, both ends of which are in the job, or one that is kept (tcp_hold.py). See tcp(7)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import select
 import socket
 from functools import partial
 
+from orchestrator.errors import CannotHonour
 from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile
 from orchestrator.kinds.files.reopening import set_status
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.sockets.borrow import borrow, poll_now
-from orchestrator.kinds.sockets.inet_address import InetAddress, check_connection, parse_address
+from orchestrator.kinds.sockets.inet_address import InetAddress, check_connection, check_route, parse_address
 from orchestrator.kinds.sockets.option_table import SOL_SOCKET, SOL_TCP
 from orchestrator.kinds.sockets.options import (
     SO_RCVBUFFORCE,
@@ -28,6 +29,7 @@ from orchestrator.kinds.sockets.refused import Refused
 from orchestrator.kinds.sockets.tcp import STATES, congestion, is_tcp, levels, tcp_state
 from orchestrator.kinds.sockets.tcp_client import TCP_CORK, TcpClient, capture_calling, capture_client
 from orchestrator.kinds.sockets.tcp_ended import CUT, TcpEnded, capture_ended
+from orchestrator.kinds.sockets.tcp_hold import KEEP, TcpHold
 from orchestrator.kinds.sockets.tcp_peers import TcpPeers
 from orchestrator.kinds.sockets.tcp_repair import (
     TCP_REPAIR,
@@ -56,7 +58,7 @@ from orchestrator.linux.sockdiag import (
 _FIN_SENT = (TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_CLOSING, TCP_LAST_ACK)
 _FIN_RECEIVED = (TCP_CLOSE_WAIT, TCP_CLOSING, TCP_LAST_ACK)
 _SUPPORTED = (TCP_ESTABLISHED, TCP_CLOSE_WAIT, *_FIN_SENT)
-_LATE = ((SOL_SOCKET, socket.SO_REUSEADDR), (SOL_TCP, TCP_CORK))
+LATE = ((SOL_SOCKET, socket.SO_REUSEADDR), (SOL_TCP, TCP_CORK))
 """Options that leaving the repair mode resets, or that would hold back what it sends."""
 _SLACK = 1 << 20
 
@@ -77,6 +79,8 @@ class TcpConnection(Record, frozen=True, tag="tcp-connection"):
     congestion: str
     options: SocketOptions
     owner: tuple[int, int]
+    filter: str = ""
+    """The packet filter that holds a connection with the outside until it is restored; empty for others."""
 
 
 def capture_connection(view: FdView, scope: Scope) -> TcpConnection | TcpEnded | TcpClient | None:
@@ -110,11 +114,16 @@ def _capture(view: FdView, scope: Scope, sock: socket.socket) -> TcpConnection |
         if scope.ends:
             scope.farewells.append(partial(fall_silent, view.take_local(scope)))
         return capture_client(view, sock, state, levels(family), congestion(sock), queued=answered != TCP_SYN_RECV)
-    if CUT in scope.externals and not peers.is_inside(local, remote):
-        return capture_ended(view, sock, levels(family), reset=True)
+    filter_name = ""
+    if not scope.externals.isdisjoint((KEEP, CUT)) and not peers.is_inside(local, remote):
+        if KEEP not in scope.externals:
+            return capture_ended(view, sock, levels(family), reset=True)
+        if not scope.ends:
+            raise Refused("it can be kept only if the job ends (--kill): else both would go on with it")
+        filter_name = TcpHold.of(scope, view.pid, peers).name
     fin_sent, fin_received = state in _FIN_SENT, state in _FIN_RECEIVED
-    alone = state == TCP_CLOSE_WAIT and peers.is_gone(local, remote)
-    if not alone:
+    alone = not filter_name and state == TCP_CLOSE_WAIT and peers.is_gone(local, remote)
+    if not alone and not filter_name:
         peers.add(view, local, remote)
     options = capture_options(sock, *levels(family))
     if scope.ends:
@@ -133,6 +142,7 @@ def _capture(view: FdView, scope: Scope, sock: socket.socket) -> TcpConnection |
         congestion(sock),
         options,
         (view.stat.st_uid, view.stat.st_gid),
+        filter_name,
     )
 
 
@@ -141,7 +151,7 @@ def rebuild_connection(file: OpenFile, depot: Depot) -> None:
     body: TcpConnection = file.body
     tape, state = depot.tape, body.state
     tape.socket(body.family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, socket.IPPROTO_TCP)
-    write_options(tape, 0, body.options, skip=_LATE)
+    write_options(tape, 0, body.options, skip=LATE)
     tape.setsockopt(0, SOL_TCP, TCP_CONGESTION, body.congestion.encode(), len(body.congestion))
     set_int(tape, 0, SOL_SOCKET, SO_SNDBUFFORCE, 2 * len(state.send_queue) + _SLACK)
     set_int(tape, 0, SOL_SOCKET, SO_RCVBUFFORCE, 2 * len(state.receive_queue) + _SLACK)
@@ -159,6 +169,8 @@ def rebuild_connection(file: OpenFile, depot: Depot) -> None:
 def connect_connection(file: OpenFile, depot: Depot) -> None:
     """Write the tape entries that let it speak again, when the other end is there to hear."""
     body: TcpConnection = file.body
+    if body.filter:
+        return  # tcp_release.py
     tape, fd = depot.tape, depot.slot(file.id)
     if body.alone:
         _write_departed(depot, body)
@@ -169,7 +181,7 @@ def connect_connection(file: OpenFile, depot: Depot) -> None:
         tape.shutdown(fd, socket.SHUT_WR)
     write_buffers(tape, fd, body.options)
     for option in body.options.others:
-        if (option.level, option.number) in _LATE:
+        if (option.level, option.number) in LATE:
             tape.setsockopt(fd, option.level, option.number, option.value, len(option.value))
 
 
@@ -189,6 +201,18 @@ def _write_departed(depot: Depot, body: TcpConnection) -> None:
 def _check(file: OpenFile) -> None:
     body: TcpConnection = file.body
     check_connection(body.family, body.local, body.remote)
+    if body.filter:
+        check_route(body.family, body.local, body.remote)
+
+
+def refuse_elsewhere(file: OpenFile) -> None:
+    """Raise CannotHonour for a kept connection if the network namespace will be a new one."""
+    if isinstance(file.body, TcpConnection) and file.body.filter:
+        raise CannotHonour(
+            f"the TCP connection {file.body.local} to {file.body.remote} leads outside, and a network namespace of "
+            "the job's own does not",
+            hint="restore without --new net",
+        )
 
 
 TCP_CONNECTION = FileKind(

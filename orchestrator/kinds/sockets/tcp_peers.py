@@ -13,7 +13,6 @@ from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.sockets.holders import in_net_namespace, socket_holders
 from orchestrator.kinds.sockets.inet_address import InetAddress
 from orchestrator.kinds.sockets.refused import Refused
-from orchestrator.kinds.sockets.tcp_ended import CUT
 from orchestrator.linux import sockdiag
 from orchestrator.linux.proc_fd import list_fds, readlink_fd
 
@@ -66,12 +65,22 @@ class TcpPeers:
             if (remote, local) not in self.connections:
                 other = f"{connection.remote}{self._held_by(local, remote)}"
                 reason = f"it is a TCP connection with {other}, outside of the job"
-                hint = f"--external {CUT} lets a restored job find all such connections reset"
+                hint = "--tcp keep keeps such connections, with --kill; --tcp close lets a restored job find them reset"
                 self.scope.outside(connection.pid, connection.what, reason, hint)
 
     def state_of(self, ino: int) -> sockdiag.InetDiag | None:
         """Return what the kernel lists of a socket of the job."""
         return self._by_ino.get(ino)
+
+    def with_outside(self) -> list[tuple[tuple[str, int], tuple[str, int]]]:
+        """Return the two ends of every connection of the job whose other end is not in it."""
+        found = []
+        for diag in self._dump:
+            if diag.ino in self.of_job and diag.dport:
+                local, remote = InetAddress(diag.src, diag.sport), InetAddress(diag.dst, diag.dport)
+                if not self.is_inside(local, remote):
+                    found.append((_end(local)[:2], _end(remote)[:2]))
+        return found
 
     def answered(self, local: InetAddress, remote: InetAddress) -> int:
         """Return the state of what stands for a client at a listener of the job that has not accepted it yet, or 0."""
