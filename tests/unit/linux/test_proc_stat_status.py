@@ -120,25 +120,27 @@ def test_own_status() -> None:
 
 
 def test_signal_sets() -> None:
-    before = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    caught = signal.signal(signal.SIGWINCH, lambda *_: None)
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGRTMAX})
-    try:
-        os.kill(os.getpid(), signal.SIGUSR1)
-        signal.pthread_kill(threading.get_ident(), signal.SIGRTMAX)
-        status = read_status("self")
-        assert status.sig_blk >> signal.SIGUSR1 - 1 & 1
-        assert status.sig_blk >> signal.SIGRTMAX - 1 == 1
-        assert status.shd_pnd == 1 << signal.SIGUSR1 - 1
-        assert status.sig_pnd == 1 << signal.SIGRTMAX - 1
-        assert status.sig_ign >> signal.SIGUSR2 - 1 & 1
-        assert status.sig_cgt >> signal.SIGWINCH - 1 & 1
-    finally:
-        signal.sigtimedwait({signal.SIGUSR1}, 0)
-        signal.sigtimedwait({signal.SIGRTMAX}, 0)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGUSR2, before)
-        signal.signal(signal.SIGWINCH, caught)
+    setting = """
+import os, signal, threading
+signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+signal.signal(signal.SIGWINCH, lambda *_: None)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGRTMAX})
+os.kill(os.getpid(), signal.SIGUSR1)
+signal.pthread_kill(threading.get_ident(), signal.SIGRTMAX)
+print(flush=True)
+os.read(0, 1)
+"""
+    with subprocess.Popen([sys.executable, "-c", setting], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        status = read_status(process.pid)
+        process.kill()
+    assert status.sig_blk >> signal.SIGUSR1 - 1 & 1
+    assert status.sig_blk >> signal.SIGRTMAX - 1 == 1
+    assert status.shd_pnd == 1 << signal.SIGUSR1 - 1
+    assert status.sig_pnd == 1 << signal.SIGRTMAX - 1
+    assert status.sig_ign >> signal.SIGUSR2 - 1 & 1
+    assert status.sig_cgt >> signal.SIGWINCH - 1 & 1
 
 
 def test_status_of_a_confined_child() -> None:
