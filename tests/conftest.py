@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import socket
+import struct
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -12,7 +15,10 @@ from harness.descendants import become_subreaper
 from harness.job import Job, new_job
 from harness.leftovers import Before
 from harness.program import Program, Run
-from orchestrator.linux.nsfs import CLONE_NEWIPC, unshare
+from orchestrator.linux.nsfs import CLONE_NEWIPC, CLONE_NEWNET, unshare
+
+SIOCSIFFLAGS = 0x8914
+IFF_UP = 1
 
 
 def pytest_report_header() -> str:
@@ -24,10 +30,12 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def _apart() -> None:
-    """Take in what loses its parent; see no System V objects of tests that run beside these."""
+    """Take in what loses its parent; have ports and System V objects apart from tests that run beside these."""
     become_subreaper()
     if "PYTEST_XDIST_WORKER" in os.environ and os.getuid() == 0:
-        unshare(CLONE_NEWIPC)
+        unshare(CLONE_NEWIPC | CLONE_NEWNET)
+        with socket.socket() as door:
+            fcntl.ioctl(door, SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", IFF_UP))
 
 
 _failed = pytest.StashKey[bool]()
