@@ -31,7 +31,7 @@ from orchestrator.kinds.sockets.tcp_release import KeptConnections
 from orchestrator.kinds.task import registers
 from orchestrator.kinds.task.process import Process
 from orchestrator.kinds.terminals.claim import claim_masters, wanted_masters
-from orchestrator.kinds.terminals.session import open_slaves
+from orchestrator.kinds.terminals.ends import slave_in_depot
 from orchestrator.linux import ptrace
 from orchestrator.linux.arch import x86_64 as arch
 from orchestrator.linux.proc_maps import read_maps
@@ -145,7 +145,6 @@ class Restore:
         )
         tables = {table.id: table for table in self._snapshot.file_tables}
         first = first_holders(self._snapshot.file_tables)
-        slaves = open_slaves(self._snapshot.files)
 
         def place_files(tape: Tape, process: Process) -> None:
             assert process.state is not None
@@ -162,7 +161,7 @@ class Restore:
             self._baseline,
             backings,
             place_files,
-            lambda terminal: depot.slot(slaves[terminal]),
+            lambda terminal: slave_in_depot(terminal, depot),
             special_sizes(self._snapshot),
             self._standing.numbers.get("cgroup"),
         )

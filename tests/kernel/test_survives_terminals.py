@@ -10,7 +10,10 @@ from harness.ways import WAYS, Way
 PROGRAMS = [
     Program("terminals"),
     Program("terminals_hung_up"),
+    Program("terminal_closed"),
+    Program("terminal_modes"),
     Program("controls_sessions"),
+    Program("own_devpts", run_options=("--new", "mnt")),
 ]
 
 

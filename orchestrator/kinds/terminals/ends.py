@@ -13,7 +13,7 @@ import os
 import stat
 from typing import Any
 
-from orchestrator.ids import DepotFd, HostPid
+from orchestrator.ids import DepotFd, HostPid, ObjectId
 from orchestrator.kinds.files.kind import O_CLOEXEC, Depot, FdView, FileKind, OpenFile
 from orchestrator.kinds.files.reopening import AT_FDCWD, open_flags
 from orchestrator.kinds.scope import Scope
@@ -136,6 +136,9 @@ def _open_slaves(file: OpenFile, depot: Depot) -> None:
         depot.keep(0, depot.slot(end.id))
     if dead:
         tape.ioctl(depot.slot(dead[-1].id), tty.TIOCVHANGUP, 0)
+    if terminal.slave == "closed":  # it may control a session nevertheless
+        tape.ioctl(master, tty.TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | O_CLOEXEC)
+        depot.keep(0, depot.extra("terminal", file.body.object)[0])
     for end in ends:
         if end.body.hung_up:
             continue
@@ -147,6 +150,14 @@ def _open_slaves(file: OpenFile, depot: Depot) -> None:
         else:
             _open_peer(tape, master, end)
         depot.keep(0, depot.slot(end.id))
+
+
+def slave_in_depot(terminal: ObjectId, depot: Depot) -> int:
+    """Return the standing number of a slave that is open."""
+    for end in depot.users(terminal):
+        if isinstance(end.body, SlaveEnd) and not end.body.hung_up:
+            return depot.slot(end.id)
+    return depot.extra("terminal", terminal)[0]
 
 
 def _open_peer(tape: Tape, master: DepotFd, end: OpenFile) -> None:

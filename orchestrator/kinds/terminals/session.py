@@ -1,23 +1,20 @@
 """Controlling terminals of sessions, and their foreground process groups. See setsid(2), tty_ioctl(4), credentials(7).
 
 Only the leader of a session can acquire a terminal, and only by fork do others get it. So the leader does so between
-its setsid and its forks; whoever had given the terminal up does it again when all are there. Whichever slave is open
-serves: a terminal that nobody has open controls nobody.
+its setsid and its forks; whoever had given the terminal up does it again when all are there.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 from orchestrator.ids import HostPid, ObjectId, Pid
-from orchestrator.kinds.files.kind import OpenFile
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.task.process import Process
 from orchestrator.kinds.terminals.census import Terminals
-from orchestrator.kinds.terminals.records import SlaveEnd
 from orchestrator.linux import tty
 from orchestrator.linux.proc_stat import Stat
 from orchestrator.tape.build import Tape
@@ -54,15 +51,6 @@ def _note_outside(scope: Scope, stat: Stat) -> None:
             f"terminal {major}:{minor} does not belong to the job",
             f"--external '{key}' lets the restored job do without one",
         )
-
-
-def open_slaves(files: Iterable[OpenFile]) -> dict[ObjectId, ObjectId]:
-    """Return for each pseudo-terminal an open file that is its slave."""
-    found: dict[ObjectId, ObjectId] = {}
-    for file in files:
-        if isinstance(file.body, SlaveEnd) and not file.body.hung_up:
-            found.setdefault(file.body.object, file.id)
-    return found
 
 
 def tell_controlling(tape: Tape, process: Process, slave: Callable[[ObjectId], int]) -> None:
