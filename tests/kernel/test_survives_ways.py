@@ -24,6 +24,8 @@ PROGRAMS = [
     Program("unix_pairs", ("stream",)),
     Program("credentials", ("user",)),
     Program("seccomp_filters", ("harmless",)),
+    Program("terminals"),
+    Program("controls_sessions"),
 ]
 
 

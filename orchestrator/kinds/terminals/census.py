@@ -11,7 +11,8 @@ from orchestrator.ids import HostPid, ObjectId
 from orchestrator.kinds.files.kind import FdView
 from orchestrator.kinds.files.leak import master_identity
 from orchestrator.kinds.scope import Scope, Shared
-from orchestrator.kinds.terminals.queues import look_into, opened_peer
+from orchestrator.kinds.terminals.look import look_into_all
+from orchestrator.kinds.terminals.queues import opened_peer
 from orchestrator.kinds.terminals.records import Queues, Terminal
 from orchestrator.linux import tty
 from orchestrator.linux.mountinfo import read_mountinfo
@@ -108,6 +109,7 @@ class Terminals:
 
     def __call__(self) -> None:
         """Look into those that belong to the job; the others are outside."""
+        described: list[tuple[_Found, Terminal]] = []
         for found in self._found.values():
             if found.master < 0:
                 for pid, what in found.slaves + found.hung_up:
@@ -120,9 +122,16 @@ class Terminals:
                 self.sessions[session, found.number] = Controlled(found.object, tty.foreground(found.master))
             record = self._describe(found)
             if record is not None:
-                self.scope.objects[found.object] = record
+                described.append((found, record))
+        if self.scope.blockers.unsupported or self.scope.blockers.outside:
+            return  # what waits in them is nobody's business then
+        records = [record for _, record in described]
+        looked = look_into_all([found.master for found, _ in described], records, self.scope)
+        for (found, _), record in zip(described, looked, strict=True):
+            self.scope.objects[found.object] = record
 
     def _describe(self, found: _Found) -> Terminal | None:
+        """Describe all but what can only be learned from the slave."""
         scope, master = self.scope, found.master
         place = self.place(found.device, found.holder)
         if place is None:
@@ -137,40 +146,28 @@ class Terminals:
             self.scope.shared.setdefault((owner.st_dev, owner.st_ino), Shared(*found.slaves[0], None))
         alive = found.slaves or found.hung_up
         closed = not alive and bool(tty.ready(master) & select.POLLHUP)
-        packet = tty.is_packet(master)
-        settings, locked_settings = tty.settings(master), tty.locked_settings(master)
-        queues, slave_exclusive = Queues(), False
-        if alive or closed:
-            with opened_peer(master) as slave:
-                slave_exclusive = tty.is_exclusive(slave)
-                if any(locked_settings):
-                    tty.lock_settings(slave, bytes(len(locked_settings)))
-                try:
-                    queues = look_into(master, slave, settings, packet=packet)
-                finally:
-                    if any(locked_settings):
-                        tty.lock_settings(slave, locked_settings)
-        elif tty.ready(master) & select.POLLIN:
+        if not alive and not closed and tty.ready(master) & select.POLLIN:
             scope.unsupported(
                 found.holder, found.what, "data waits in it, while its slave was never opened and must not be"
             )
             return None
+        locked_settings = tty.locked_settings(master)
         return Terminal(
             found.number,
             place.mountpoint,
             place.own,
             "open" if alive else "closed" if closed else "never opened",
-            settings,
+            tty.settings(master),
             locked_settings if any(locked_settings) else b"",
             tty.window_size(master),
             tty.is_locked(master),
-            packet,
+            tty.is_packet(master),
             tty.is_exclusive(master),
-            slave_exclusive,
+            False,
             owner.st_uid,
             owner.st_gid,
             owner.st_mode & 0o7777,
-            queues,
+            Queues(),
         )
 
 

@@ -1,7 +1,7 @@
 """Read out what is on its way through a pseudo-terminal, and put it back. See pty(7), termios(3).
 
-Nobody can look into a terminal without taking out what waits there. Capture does so while the job is held, and
-puts everything back at once, by the same function that a restore uses. Lines stay lines.
+Nobody can look into a terminal without taking out what waits there. Capture does so while the job is held, and puts
+everything back at once, by the same function that a restore uses. Lines stay lines.
 
 The line discipline holds what was typed, edited and echoed already, and gives it out line by line in canonical
 mode. It is taken out line by line, then without its settings for what is not yet a line. To put it back, it is
@@ -80,8 +80,6 @@ def not_blocking(fd: int) -> Iterator[None]:
 
 def look_into(master: int, slave: int, settings: bytes, *, packet: bool) -> Queues:
     """Return what is on its way, and leave it there. ``slave`` is a descriptor of ours that does not block."""
-    if _is_idle(master, slave, settings, packet):
-        return Queues()
     taken = _Taken()
     with not_blocking(master):
         try:
@@ -91,7 +89,7 @@ def look_into(master: int, slave: int, settings: bytes, *, packet: bool) -> Queu
     return taken.record()
 
 
-def _is_idle(master: int, slave: int, settings: bytes, packet: bool) -> bool:
+def is_idle(master: int, slave: int, settings: bytes, *, packet: bool) -> bool:
     """Whether there is nothing, as far as that can be told by looking: the beginning of a line cannot be seen."""
     ours, theirs = tty.ready(master), tty.ready(slave)
     idle = bool(ours & theirs & select.POLLOUT) and not (ours | theirs) & select.POLLIN
