@@ -43,6 +43,8 @@ _UNIX_DIAG_SHUTDOWN = 6
 _UNIX_DIAG_UID = 7
 
 _INET_DIAG_INFO = 2
+_INET_DIAG_SHUTDOWN = 8
+_SHOW_SHUTDOWN = 1 << _INET_DIAG_SHUTDOWN - 1
 _SHOW_INFO = 1 << _INET_DIAG_INFO - 1
 _LAST_DATA_SENT_AT = 44  # in struct tcp_info
 
@@ -104,6 +106,17 @@ class InetDiag(NamedTuple):
     interface: int
     idle_ms: int = 0
     """Milliseconds since it last sent data, or else since it is there; only where ``inet_sockets`` was asked for it."""
+
+
+class PacketDiag(NamedTuple):
+    """One packet socket. ``memberships`` are (interface, count, type, address); ``fanout`` is -1 without a group."""
+
+    ino: int
+    protocol: int
+    interface: int
+    memberships: tuple[tuple[int, int, int, bytes], ...]
+    fanout: int
+    rings: bool
 
 
 class _Interrupted(Exception):
@@ -196,6 +209,33 @@ def unix_sockets() -> dict[int, UnixDiag]:
     return {diag.ino: diag for diag in map(_unix, _dump(request, "Unix sockets"))}
 
 
+_packet_diag_req = struct.Struct("=BBHIIII")
+_packet_diag_msg = struct.Struct("=BBHIII")
+_packet_diag_mclist = struct.Struct("=IIHH32s")
+_PACKET_SHOW = 0x01 | 0x02 | 0x04 | 0x08  # info, memberships, rings, fanout
+_PACKET_INFO, _PACKET_MCLIST, _PACKET_RX_RING, _PACKET_TX_RING, _PACKET_FANOUT = range(5)
+assert _packet_diag_msg.size == 16
+
+
+def packet_sockets() -> dict[int, PacketDiag]:
+    """Dump the packet sockets by inode."""
+    request = _packet_diag_req.pack(socket.AF_PACKET, 0, 0, 0, _PACKET_SHOW, 0, 0)
+    return {diag.ino: diag for diag in map(_packet, _dump(request, "packet sockets"))}
+
+
+def _packet(body: bytes) -> PacketDiag:
+    _, _, protocol, ino, _, _ = _packet_diag_msg.unpack_from(body)
+    attributes = _attributes(body, _packet_diag_msg.size)
+    interface = _u32.unpack_from(attributes[_PACKET_INFO])[0] if _PACKET_INFO in attributes else 0
+    memberships = tuple(
+        (index, count, kind, address[:size])
+        for index, count, kind, size, address in _packet_diag_mclist.iter_unpack(attributes.get(_PACKET_MCLIST, b""))
+    )
+    fanout = attributes.get(_PACKET_FANOUT)
+    rings = _PACKET_RX_RING in attributes or _PACKET_TX_RING in attributes
+    return PacketDiag(ino, protocol, interface, memberships, _u32.unpack(fanout)[0] if fanout else -1, rings)
+
+
 def _idle_ms(body: bytes) -> int:
     info = _attributes(body, _inet_diag_msg.size).get(_INET_DIAG_INFO, b"")
     return _u32.unpack_from(info, _LAST_DATA_SENT_AT)[0] if len(info) >= _LAST_DATA_SENT_AT + 4 else 0
@@ -210,6 +250,16 @@ def inet_sockets(family: int, protocol: int, *, idle: bool = False) -> list[Inet
     request = _inet_diag_req_v2.pack(family, protocol, _SHOW_INFO if idle else 0, 0, 0xFFFFFFFF, b"\0" * 48)
     bodies = _dump(request, f"family {family} protocol {protocol} sockets")
     return [_inet(family, body, idle=idle) for body in bodies]
+
+
+def inet_shutdowns(family: int, protocol: int) -> dict[int, int]:
+    """Dump which directions are shut down, by the inodes of the sockets."""
+    request = _inet_diag_req_v2.pack(family, protocol, _SHOW_SHUTDOWN, 0, 0xFFFFFFFF, b"\0" * 48)
+    found = {}
+    for body in _dump(request, f"family {family} protocol {protocol} sockets"):
+        raw = _attributes(body, _inet_diag_msg.size).get(_INET_DIAG_SHUTDOWN)
+        found[_inet(family, body).ino] = raw[0] if raw else 0
+    return found
 
 
 def _inet(family: int, body: bytes, *, idle: bool = False) -> InetDiag:

@@ -15,6 +15,7 @@ PROGRAMS = [
     *(Program("tcp_listeners", (kind,)) for kind in ("v4", "v6")),
     *(Program("tcp_unaccepted", (kind,)) for kind in ("v4", "v6")),
     Program("tcp_connecting"),
+    Program("raw_sockets"),
 ]
 
 

@@ -130,12 +130,8 @@ def _forget_port(port: int) -> bool:
     return found
 
 
-def check_connection(family: int, local: InetAddress, remote: InetAddress) -> None:
-    """Raise ResourceTaken if this machine lacks the address of our end, or the connection is there already.
-
-    Ends what is over (TIME_WAIT) of the same connection: the job's own, mostly.
-    """
-    what = f"the TCP connection {local} to {remote}"
+def check_host(family: int, local: InetAddress, what: str) -> None:
+    """Raise ResourceTaken if this machine lacks an address that ``what`` is bound to."""
     with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
         try:
             probe.bind((local.host, 0, local.flowinfo, local.scope_id)[: 2 if family == socket.AF_INET else 4])
@@ -146,6 +142,15 @@ def check_connection(family: int, local: InetAddress, remote: InetAddress) -> No
                 f"{what}: this machine does not have the address {local.host}",
                 hint="add the address to an interface first",
             ) from error
+
+
+def check_connection(family: int, local: InetAddress, remote: InetAddress) -> None:
+    """Raise ResourceTaken if this machine lacks the address of our end, or the connection is there already.
+
+    Ends what is over (TIME_WAIT) of the same connection: the job's own, mostly.
+    """
+    what = f"the TCP connection {local} to {remote}"
+    check_host(family, local, what)
     for source, target in ((local, remote), (remote, local)):
         ends = (source.plain, source.port), (target.plain, target.port)
         searched = socket.AF_INET6 if ":" in source.plain else socket.AF_INET

@@ -8,20 +8,37 @@ import socket
 import struct
 
 from orchestrator.errors import ResourceTaken
+from orchestrator.ids import HostPid
 from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile
 from orchestrator.kinds.files.reopening import set_status
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.sockets.borrow import borrow, is_socket, poll_now
 from orchestrator.kinds.sockets.census import external_hint
+from orchestrator.kinds.sockets.dropped import DROPPED_HINT, MAY_DROP
 from orchestrator.kinds.sockets.option_table import SOL_NETLINK, SOL_SOCKET
 from orchestrator.kinds.sockets.options import SocketOptions, capture_options, set_int, write_dress
 from orchestrator.kinds.sockets.refused import Refused
+from orchestrator.linux.procfs import read_file
 
 _NETLINK_ADD_MEMBERSHIP = 1
 _NETLINK_LIST_MEMBERSHIPS = 9
 _MOST_GROUPS_BYTES = 1024
-_PROTOCOLS = {0: "ROUTE", 2: "USERSOCK", 4: "SOCK_DIAG", 6: "XFRM", 15: "KOBJECT_UEVENT", 16: "GENERIC"}
+_NETFILTER = 12
+_PROTOCOLS = {
+    0: "ROUTE",
+    2: "USERSOCK",
+    4: "SOCK_DIAG",
+    6: "XFRM",
+    7: "SELINUX",
+    10: "FIB_LOOKUP",
+    12: "NETFILTER",
+    15: "KOBJECT_UEVENT",
+    16: "GENERIC",
+    18: "SCSITRANSPORT",
+    20: "RDMA",
+    21: "CRYPTO",
+}
 """Those in which the kernel keeps nothing for a socket but its groups."""
 _sockaddr_nl = struct.Struct("=HxxII")
 assert _sockaddr_nl.size == 12
@@ -51,22 +68,27 @@ def capture_netlink(view: FdView, scope: Scope) -> NetlinkSocket | None:
     """Record a netlink socket of a held process."""
     try:
         with borrow(view.local) as sock:
-            return _capture(view, sock)
+            return _capture(view, scope, sock)
     except Refused as refusal:
         hint = refusal.hint or external_hint(view.stat.st_ino)
         scope.unsupported(view.pid, view.what, f"a netlink socket: {refusal.reason}", hint)
         return None
 
 
-def _capture(view: FdView, sock: socket.socket) -> NetlinkSocket:
+def _capture(view: FdView, scope: Scope, sock: socket.socket) -> NetlinkSocket:
     protocol = sock.getsockopt(SOL_SOCKET, socket.SO_PROTOCOL)
     if protocol not in _PROTOCOLS:
         raise Refused(f"what the kernel keeps for protocol {protocol} cannot be read")
     ready = poll_now(sock.fileno(), select.POLLIN)
     if ready & select.POLLERR:
         raise Refused("an error waits in it to be reported")
-    if ready & select.POLLIN:
-        raise Refused("messages wait in it that were not received yet", "try again")
+    if ready & select.POLLIN and MAY_DROP not in scope.externals:
+        raise Refused("messages wait in it that were not received yet", DROPPED_HINT)
+    port = sock.getsockname()[0]
+    if protocol == _NETFILTER:
+        for queue in ("nfnetlink_queue", "nfnetlink_log"):
+            if port in _ports_of(view.pid, queue):
+                raise Refused(f"the packet filter sends it packets ({queue})")
     mask = sock.getsockopt(SOL_NETLINK, _NETLINK_LIST_MEMBERSHIPS, _MOST_GROUPS_BYTES)
     return NetlinkSocket(
         view.stat.st_ino,
@@ -78,6 +100,15 @@ def _capture(view: FdView, sock: socket.socket) -> NetlinkSocket:
         capture_options(sock, SOL_NETLINK),
         (view.stat.st_uid, view.stat.st_gid),
     )
+
+
+def _ports_of(pid: HostPid, table: str) -> set[int]:
+    """Return the ports of the sockets that have bound a queue or log of the packet filter."""
+    try:
+        lines = read_file(f"/proc/{pid}/net/netfilter/{table}").decode().splitlines()
+    except FileNotFoundError:
+        return set()
+    return {int(line.split()[1]) for line in lines}
 
 
 def parse_groups(mask: bytes) -> list[int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from orchestrator.kinds.files.kind import FileKind
 from orchestrator.kinds.sockets.netlink import NETLINK, NetlinkSocket
+from orchestrator.kinds.sockets.packet import PACKET, PacketSocket
+from orchestrator.kinds.sockets.raw import RAW, RawSocket
 from orchestrator.kinds.sockets.tcp import TCP, TcpSocket
 from orchestrator.kinds.sockets.tcp_client import TCP_CLIENT, TcpClient
 from orchestrator.kinds.sockets.tcp_connection import TCP_CONNECTION, TcpConnection
@@ -21,11 +23,24 @@ SOCKET_KINDS: tuple[FileKind, ...] = (
     TCP_CLIENT,
     TCP_ENDED,
     UDP,
+    RAW,
+    PACKET,
     NETLINK,
     UNKNOWN,
 )
 
-SocketBody = UnixPairEnd | UnixAlone | TcpSocket | TcpConnection | TcpClient | TcpEnded | UdpSocket | NetlinkSocket
+SocketBody = (
+    UnixPairEnd
+    | UnixAlone
+    | TcpSocket
+    | TcpConnection
+    | TcpClient
+    | TcpEnded
+    | UdpSocket
+    | RawSocket
+    | PacketSocket
+    | NetlinkSocket
+)
 """What OpenFile.body may be."""
 
 SocketObject = UnixPair | UnixSocket
@@ -39,6 +54,6 @@ def claims_in(body: object) -> str:
     """
     if isinstance(body, UnixAlone):
         return "" if body.claims is None else "mnt" if body.claims.where is not None else "net"
-    if isinstance(body, TcpSocket | TcpConnection | TcpClient | UdpSocket | NetlinkSocket):
+    if isinstance(body, TcpSocket | TcpConnection | TcpClient | UdpSocket | RawSocket | PacketSocket | NetlinkSocket):
         return "net"
     return ""

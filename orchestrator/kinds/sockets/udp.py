@@ -9,12 +9,16 @@ from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile
 from orchestrator.kinds.files.reopening import set_status
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
-from orchestrator.kinds.sockets.borrow import borrow, poll_now
+from orchestrator.kinds.sockets.borrow import borrow, poll_now, unsent_bytes
 from orchestrator.kinds.sockets.inet_address import InetAddress, check_port, own_address, remote_address
+from orchestrator.kinds.sockets.memberships import JoinedGroups, Membership, check_interfaces, join
 from orchestrator.kinds.sockets.option_table import SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_UDP
 from orchestrator.kinds.sockets.options import SocketOptions, capture_options, write_buffers, write_options
 from orchestrator.kinds.sockets.refused import Refused
-from orchestrator.kinds.sockets.udp_queue import Datagram, peek_datagrams, write_datagrams
+from orchestrator.kinds.sockets.udp_queue import Datagram, is_for_many, peek_datagrams, write_datagrams
+from orchestrator.kinds.sockets.udp_shutdown import SHUTDOWN_HOW, UdpShutdowns
+
+_DEVICE = (SOL_SOCKET, socket.SO_BINDTODEVICE)
 
 
 class UdpSocket(Record, frozen=True, tag="udp-socket"):
@@ -29,6 +33,9 @@ class UdpSocket(Record, frozen=True, tag="udp-socket"):
     options: SocketOptions
     owner: tuple[int, int]
     queue: list[Datagram]
+    memberships: tuple[Membership, ...] = ()
+    shutdown: int = 0
+    """RCV_SHUTDOWN | SEND_SHUTDOWN."""
 
 
 def _recognise(view: FdView) -> bool:
@@ -44,29 +51,35 @@ def capture_udp(view: FdView, scope: Scope) -> UdpSocket | None:
     """Record a UDP socket of a held process."""
     try:
         with borrow(view.local) as sock:
-            return _capture(view, sock)
+            return _capture(view, scope, sock)
     except Refused as refusal:
         scope.unsupported(view.pid, view.what, f"a UDP socket: {refusal.reason}", refusal.hint)
         return None
 
 
-def _capture(view: FdView, sock: socket.socket) -> UdpSocket:
+def _capture(view: FdView, scope: Scope, sock: socket.socket) -> UdpSocket:
     family = sock.getsockopt(SOL_SOCKET, socket.SO_DOMAIN)
-    ready = poll_now(sock.fileno(), select.POLLIN)
+    ready = poll_now(sock.fileno(), select.POLLIN | select.POLLRDHUP)
     if ready & select.POLLERR:
         raise Refused("an error waits in it to be reported")
+    if unsent_bytes(sock.fileno()):
+        raise Refused("data in it waits to be sent with what follows (UDP_CORK, MSG_MORE), or is just being sent")
     queue = peek_datagrams(sock) if ready & select.POLLIN else []
-    if queue and sock.getsockopt(SOL_SOCKET, socket.SO_BINDTODEVICE, 16):
-        raise Refused("datagrams wait in it, and it is bound to an interface", "try again")
+    local = own_address(sock)
+    hosts = {datagram.destination for datagram in queue} | ({local.plain} if queue and local else set())
+    if any(is_for_many(host) for host in hosts if host):
+        raise Refused("datagrams wait in it that were sent to many (multicast, broadcast)", "try again")
     return UdpSocket(
         view.stat.st_ino,
         family,
         sock.getsockopt(SOL_SOCKET, socket.SO_PROTOCOL),
-        own_address(sock),
+        local,
         remote_address(sock),
         capture_options(sock, SOL_IP, SOL_UDP, *([SOL_IPV6] if family == socket.AF_INET6 else [])),
         (view.stat.st_uid, view.stat.st_gid),
         queue,
+        JoinedGroups.of(scope, view.pid).of_socket(sock, family),
+        UdpShutdowns.of(scope, view.pid).of_socket(view.stat.st_ino, ready),
     )
 
 
@@ -75,12 +88,13 @@ def rebuild_udp(file: OpenFile, depot: Depot) -> None:
     body: UdpSocket = file.body
     tape = depot.tape
     tape.socket(body.family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, body.protocol)
-    write_options(tape, 0, body.options)
+    write_options(tape, 0, body.options, skip=[_DEVICE] if body.queue else [])
     write_buffers(tape, 0, body.options)
     for call, address in ((tape.bind, body.local), (tape.connect, body.remote)):
         if address is not None:
             name = address.pack(body.family)
             call(0, name, len(name))
+    join(tape, 0, body.memberships)
     if body.owner != (0, 0):
         tape.fchown(0, *body.owner)
     depot.keep(0, depot.slot(file.id))
@@ -91,7 +105,12 @@ def connect_udp(file: OpenFile, depot: Depot) -> None:
     """Write the tape entries that put back what waited; it gets there by its source, so others must be in place."""
     body: UdpSocket = file.body
     if body.queue and body.local is not None:
-        write_datagrams(depot.tape, body.queue, body.local)
+        write_datagrams(depot.tape, body.queue, body.local, body.protocol)
+        for option in body.options.others:
+            if (option.level, option.number) == _DEVICE:  # what waited came by another interface
+                depot.tape.setsockopt(depot.slot(file.id), *_DEVICE, option.value, len(option.value))
+    if body.shutdown:  # that of a socket which is not connected fails, and works
+        depot.tape.shutdown(depot.slot(file.id), SHUTDOWN_HOW[body.shutdown], may_fail=True)
 
 
 def check_udp(file: OpenFile) -> None:
@@ -100,6 +119,7 @@ def check_udp(file: OpenFile) -> None:
     if body.local is not None:
         options = [(option.level, option.number, option.value) for option in body.options.others]
         check_port(body.family, socket.SOCK_DGRAM, body.local, options, listens=False)
+    check_interfaces(body.memberships)
 
 
 UDP = FileKind("UDP socket", UdpSocket, _recognise, capture_udp, rebuild_udp, connect=connect_udp, check=check_udp)

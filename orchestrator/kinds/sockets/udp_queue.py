@@ -81,22 +81,29 @@ def _parse(ancillary: Sequence[tuple[int, int, bytes]]) -> tuple[str, int]:
     return destination, segment
 
 
-def packet(datagram: Datagram, local: InetAddress) -> tuple[int, bytes, str]:
+def is_for_many(host: str) -> bool:
+    """Whether a datagram to an address reaches more than one socket."""
+    address = _plain(host)
+    return address.is_multicast or host == "255.255.255.255"
+
+
+def packet(datagram: Datagram, local: InetAddress, protocol: int = socket.IPPROTO_UDP) -> tuple[int, bytes, str]:
     """Return the family, the whole packet and the destination of a datagram for a socket bound to ``local``."""
     source = _plain(datagram.source.host)
     target = _plain(datagram.destination or local.host)
     if target.is_unspecified or target.version != source.version:
         target = ipaddress.ip_address("127.0.0.1" if source.version == 4 else "::1")
     size = _udphdr.size + len(datagram.data)
-    udp = _udphdr.pack(datagram.source.port, local.port, size, 0) + datagram.data
+    ports = datagram.source.port, local.port, 0 if protocol == socket.IPPROTO_UDPLITE else size
+    pseudo = source.packed + target.packed + struct.pack("!II", size, protocol)
+    sum_ = checksum(pseudo + _udphdr.pack(*ports, 0) + datagram.data)
+    segment = _udphdr.pack(*ports, sum_) + datagram.data
     if source.version == 4:
-        # The kernel fills in the length and the header's checksum; UDP goes without one.
-        header = _iphdr.pack(0x45, 0, 0, 0, 0, _HOPS, socket.IPPROTO_UDP, 0, source.packed, target.packed)
-        return socket.AF_INET, header + udp, str(target)
-    pseudo = source.packed + target.packed + struct.pack("!II", size, socket.IPPROTO_UDP)
-    udp = _udphdr.pack(datagram.source.port, local.port, size, checksum(pseudo + udp)) + datagram.data
-    header = _ipv6hdr.pack(6 << 28, size, socket.IPPROTO_UDP, _HOPS, source.packed, target.packed)
-    return socket.AF_INET6, header + udp, str(target)
+        # The kernel fills in the length and the header's checksum.
+        header = _iphdr.pack(0x45, 0, 0, 0, 0, _HOPS, protocol, 0, source.packed, target.packed)
+        return socket.AF_INET, header + segment, str(target)
+    header = _ipv6hdr.pack(6 << 28, size, protocol, _HOPS, source.packed, target.packed)
+    return socket.AF_INET6, header + segment, str(target)
 
 
 def checksum(content: bytes) -> int:
@@ -114,10 +121,10 @@ def _plain(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     return mapped or address
 
 
-def write_datagrams(tape: Tape, datagrams: Sequence[Datagram], local: InetAddress) -> None:
+def write_datagrams(tape: Tape, datagrams: Sequence[Datagram], local: InetAddress, protocol: int) -> None:
     """Send datagrams again to a socket that is bound to ``local``."""
     for datagram in datagrams:
-        family, content, target = packet(datagram, local)
+        family, content, target = packet(datagram, local, protocol)
         tape.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_RAW)
         set_int(tape, 0, SOL_SOCKET, SO_SNDBUFFORCE, _SLACK)
         to = InetAddress(target, 0, 0, datagram.source.scope_id).pack(family)
