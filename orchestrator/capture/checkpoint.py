@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -115,7 +116,7 @@ def take(request: Request, writer: ImageWriter) -> Statistics:
     writer.expect(while_held if 2 * while_held <= spare else 0)
     rehearse(lambda pid, pipe: _rehearse(pid, pipe, writer))
     with contextlib.ExitStack() as replicas:
-        with _guarded(request), _hurried():
+        with _guarded(request), _hurried(), _many_descriptors():
             left = _hold_and_write(request, writer, holders, statistics, replicas if replicating else None)
         with _image_errors(writer):
             write_replicas(left, writer.fd, writer.pages_offset, _progress(request, left))
@@ -124,6 +125,17 @@ def take(request: Request, writer: ImageWriter) -> Statistics:
     statistics.image_bytes = os.stat(writer.path).st_size
     statistics.total_us = _us(started)
     return statistics
+
+
+@contextlib.contextmanager
+def _many_descriptors() -> Iterator[None]:
+    """Allow ourselves as many descriptors as we may have: what is in a socket's queue is ours while we look at it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def _rehearse(pid: HostPid, pipe: str, writer: ImageWriter) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import array
 import contextlib
+import ctypes
+import fcntl
 import os
+import shutil
 import socket
 import struct
 from collections.abc import Iterator
@@ -518,12 +521,155 @@ def test_client_outside_of_the_job(holders: Holders) -> None:
         assert "outside of the job" in reason
 
 
-def test_out_of_band_data_is_refused(holders: Holders) -> None:
+@pytest.mark.parametrize("inline", [False, True])
+@pytest.mark.parametrize(("before", "after"), [(b"abc", b"def"), (b"abc", b""), (b"", b"def"), (b"", b"")])
+def test_out_of_band_data(holders: Holders, before: bytes, after: bytes, *, inline: bool) -> None:
     a, b = socket.socketpair()
+    b.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, inline)
+    for data, flags in ((before, 0), (b"X", socket.MSG_OOB), (after, 0)):
+        if data:
+            a.send(data, flags)
+    image, scope = capture([holders.start({100: a, 101: b})])
+    assert not scope.blockers.unsupported
+
+    def must_be_the_same(sock: socket.socket) -> None:
+        sock.setblocking(False)
+        if before:
+            assert sock.recv(100) == before
+        assert fcntl.ioctl(sock, 0x8905, bytes(4)) != bytes(4)
+        if not inline:
+            assert sock.recv(1, socket.MSG_OOB) == b"X"
+        rest = (b"X" if inline else b"") + after
+        if rest:
+            assert b"".join(everything(sock)) == rest
+
+    with rebuilt(image) as (table,):
+        must_be_the_same(table[101])
+    must_be_the_same(b)
+    close(a, b)
+
+
+def test_out_of_band_data_among_descriptors_is_refused(holders: Holders) -> None:
+    a, b = socket.socketpair()
+    socket.send_fds(a, [b"x"], [a.fileno()])
     a.send(b"x", socket.MSG_OOB)
     (reason,) = blockers([holders.start({100: a, 101: b})])
     close(a, b)
     assert "out-of-band" in reason
+
+
+def test_a_datagram_socket_with_several_that_are_connected_to_it(holders: Holders, tmp_path: Path) -> None:
+    """One has called before the two others were connected to each other; nobody could afterwards."""
+    early, one, two, chained = (socket.socket(UNIX, DGRAM) for _ in range(4))
+    for sock, name in ((early, "early"), (one, "one"), (two, "two"), (chained, "chained")):
+        sock.bind(str(tmp_path / name))
+    chained.connect(early.getsockname())
+    early.connect(one.getsockname())
+    early.send(b"early")
+    one.connect(two.getsockname())
+    two.connect(one.getsockname())
+    two.send(b"from two")
+    image, scope = capture([holders.start({100: one, 101: chained, 102: two, 103: early})])
+    assert not scope.blockers.unsupported
+    close(early, one, two, chained)
+    holders.end()
+    with rebuilt(image) as (table,):
+        assert [table[100].recvfrom(100) for _ in range(2)] == [
+            (b"early", str(tmp_path / "early")),
+            (b"from two", str(tmp_path / "two")),
+        ]
+        table[100].send(b"answer")
+        assert table[102].recv(100) == b"answer"
+        assert table[103].getpeername() == str(tmp_path / "one")
+        assert table[101].getpeername() == str(tmp_path / "early")
+        with pytest.raises(PermissionError):
+            table[103].send(b"not any more")
+
+
+@pytest.mark.parametrize("away", [True, False])
+def test_a_datagram_socket_connected_to_a_nameless_one(holders: Holders, tmp_path: Path, *, away: bool) -> None:
+    stays, leaves = socket.socketpair(UNIX, DGRAM)
+    other = socket.socket(UNIX, DGRAM)
+    other.bind(str(tmp_path / "other"))
+    if away:
+        leaves.connect(other.getsockname())
+    else:
+        disconnect(leaves)
+        stays.send(b"still heard")
+    image, scope = capture([holders.start({100: leaves, 101: other, 102: stays})])
+    assert not scope.blockers.unsupported
+    close(stays, leaves, other)
+    holders.end()
+    with rebuilt(image) as (table,):
+        if away:
+            table[100].send(b"elsewhere")
+            assert table[101].recv(100) == b"elsewhere"
+            with pytest.raises(PermissionError):
+                table[102].send(b"x")
+        else:
+            assert table[100].recv(100) == b"still heard"
+            table[102].send(b"again")
+            assert table[100].recv(100) == b"again"
+
+
+def disconnect(sock: socket.socket) -> None:
+    address = struct.pack("=H", 0).ljust(16, b"\0")
+    assert ctypes.CDLL(None).connect(sock.fileno(), address, 2) == 0
+
+
+def test_clients_are_accepted_in_their_order(holders: Holders, tmp_path: Path) -> None:
+    server = socket.socket(UNIX)
+    server.bind(str(tmp_path / "server"))
+    server.listen(8)
+    clients = []
+    for number in range(5):
+        client = socket.socket(UNIX)
+        client.bind(str(tmp_path / f"client{number}"))
+        client.connect(server.getsockname())
+        clients.append(client)
+    backwards = dict(zip(range(104, 99, -1), clients, strict=True))
+    image, scope = capture([holders.start({**backwards, 110: server})])
+    assert not scope.blockers.unsupported
+    close(server, *clients)
+    holders.end()
+    with rebuilt(image) as (table,):
+        for number in range(5):
+            accepted, peer = table[110].accept()
+            accepted.close()
+            assert peer == str(tmp_path / f"client{number}")
+
+
+@pytest.mark.parametrize("address", ["r.sock", "a/../b/r.sock", "../r.sock", "/absolute/r.sock"])
+def test_a_name_of_a_place_that_nobody_knows(holders: Holders, tmp_path: Path, address: str) -> None:
+    """The file was moved to where its name tells nothing of where it was bound, and the place is gone."""
+    before = os.getcwd()
+    root = tmp_path / "root"
+    for directory in ("root/start/a", "root/start/b", "now"):
+        (tmp_path / directory).mkdir(parents=True)
+    path = str(root) + address if address.startswith("/") else address
+    server = socket.socket(UNIX)
+    os.chdir(root / "start")
+    try:
+        if address.startswith("/"):
+            (root / "absolute").mkdir()
+        server.bind(path)
+        os.rename(path, tmp_path / "now" / "here")
+    finally:
+        os.chdir(before)
+    shutil.rmtree(root)
+    server.listen()
+    image, scope = capture([holders.start({100: server})])
+    assert not scope.blockers.unsupported
+    server.close()
+    holders.end()
+    check(image)
+    with rebuilt(image) as (table,):
+        assert table[100].getsockname() == path
+        assert os.listdir(tmp_path / "now") == ["here"]
+        assert os.listdir(tmp_path) == ["now"]
+        with socket.socket(UNIX) as client:
+            client.connect(str(tmp_path / "now" / "here"))
+            table[100].accept()[0].close()
 
 
 def test_options(holders: Holders) -> None:

@@ -12,6 +12,7 @@ PROGRAMS = [
     Program("unix_half_closed"),
     *(Program("unix_listeners", (kind,)) for kind in ("path", "abstract")),
     Program("unix_datagrams"),
+    Program("unix_crowded", seconds=60),
     *(Program("tcp_listeners", (kind,)) for kind in ("v4", "v6")),
     *(Program("tcp_unaccepted", (kind,)) for kind in ("v4", "v6")),
     Program("tcp_connecting"),

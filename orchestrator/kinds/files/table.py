@@ -135,12 +135,11 @@ class FileCollector:
         kept = os.dup(fd)  # stays, to be compared with others
         self.scope.closers.append(kept)
         view = _AdoptedView(own, self._own_pidfd, kept, what, self)
-        self.scope.names[own] = self.scope.names[pid]
+        self.scope.names[own] = self.scope.names[pid]  # stays: what is in its queue is looked at later
         try:
             held = self._held(view)
         finally:
             view.close()
-            del self.scope.names[own]
         return held.file if held.file != _NOTHING else None
 
     def at(self, pid: HostPid, fd: int) -> Held | None:

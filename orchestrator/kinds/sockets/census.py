@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -71,6 +71,11 @@ class Census:
     def waiting(self) -> dict[int, int]:
         """Clients whose connections are not accepted yet, with the listener, both by inode."""
         return {client: diag.ino for diag in self.unix.values() for client in diag.icons if client}
+
+    @cached_property
+    def callers(self) -> Counter[int]:
+        """How many sockets are connected to each, by its inode."""
+        return Counter(diag.peer for diag in self.unix.values() if diag.peer)
 
     @cached_property
     def listening(self) -> set[tuple[int, bytes | None]]:

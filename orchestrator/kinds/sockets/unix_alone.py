@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import struct
+from collections.abc import Mapping
 
 from orchestrator.ids import DepotFd, ObjectId
 from orchestrator.kinds.files.kind import Depot, OpenFile, Settling
@@ -24,9 +26,50 @@ def rebuild_alone(file: OpenFile, depot: Depot) -> None:
 
 
 def connect_alone(file: OpenFile, depot: Depot) -> None:
-    """Write the tape entries that fill and connect it, when all open files are there."""
-    body: UnixAlone = file.body
-    _connect_socket(depot, body.object, depot.objects[body.object], depot.slot(file.id))
+    """Write the tape entries that fill and connect all of them, with the first: when all open files are there."""
+    alone = [depot.files[number] for number in sorted(depot.files) if isinstance(depot.files[number].body, UnixAlone)]
+    if file.id != alone[0].id:
+        return
+    sockets = {one.body.object: (depot.objects[one.body.object], depot.slot(one.id)) for one in alone}
+    for socket_id, (record, _) in sockets.items():
+        # A connected socket takes messages from its target alone.
+        if record.queue and record.name is not None:
+            _deliver(depot, socket_id, record)
+    for socket_id in callers_first({one: record for one, (record, _) in sockets.items()}):
+        _connect_socket(depot, socket_id, *sockets[socket_id])
+    for record, standing in sockets.values():
+        if record.name is None:
+            if record.queue:
+                _deliver_unnamed(depot, record, sockets)
+            # Asking for credentials (SO_PASSCRED) gives a socket a name when it connects.
+            write_dress(depot.tape, standing, record.options, record.owner)
+
+
+def callers_first(sockets: Mapping[ObjectId, UnixSocket]) -> list[ObjectId]:
+    """Put whoever is connected to another before that one, which may be closed to all but its own target.
+
+    Clients that wait at a listener are in the order of its queue.
+    """
+    callers: dict[ObjectId, list[ObjectId]] = {}
+    for number, record in sockets.items():
+        if record.target is not None:
+            callers.setdefault(record.target, []).append(number)
+    ordered: list[ObjectId] = []
+    begun: set[ObjectId] = set()
+    stack = [(number, False) for number in reversed(list(sockets))]
+    while stack:
+        number, done = stack.pop()
+        if done:
+            ordered.append(number)
+        elif number not in begun:
+            begun.add(number)
+            stack.append((number, True))
+            stack += [(caller, False) for caller in callers.get(number, ())]
+    places = {number: at for at, number in enumerate(ordered)}
+    for record in sockets.values():
+        for at, client in zip(sorted(places[one] for one in record.clients), record.clients, strict=True):
+            ordered[at] = client
+    return ordered
 
 
 def settle_alone(file: OpenFile, settling: Settling) -> None:
@@ -39,8 +82,11 @@ def settle_alone(file: OpenFile, settling: Settling) -> None:
 def _make_socket(depot: Depot, socket_id: ObjectId, record: UnixSocket, standing: DepotFd) -> None:
     tape = depot.tape
     open_home(depot)
-    tape.socket(socket.AF_UNIX, record.style | socket.SOCK_CLOEXEC, 0)
-    depot.keep(0, standing)
+    if record.style == socket.SOCK_DGRAM and record.sibling is not None:
+        _make_siblings(depot, record.sibling, standing)
+    elif not (record.style == socket.SOCK_DGRAM and _is_sibling(depot, socket_id)):
+        tape.socket(socket.AF_UNIX, record.style | socket.SOCK_CLOEXEC, 0)
+        depot.keep(0, standing)
     if record.name is not None:
         write_bind(depot, standing, record.name, _room(socket_id))
         write_dress(tape, standing, record.options, record.owner)
@@ -48,12 +94,22 @@ def _make_socket(depot: Depot, socket_id: ObjectId, record: UnixSocket, standing
         write_listen(depot, standing, record.backlog, record.own)
 
 
-def _connect_socket(depot: Depot, socket_id: ObjectId, record: UnixSocket, standing: DepotFd) -> None:
-    """Fill first: a connected socket takes messages from its target alone."""
+def _is_sibling(depot: Depot, socket_id: ObjectId) -> bool:
+    return any(isinstance(one, UnixSocket) and one.sibling == socket_id for one in depot.objects)
+
+
+def _make_siblings(depot: Depot, other: ObjectId, standing: DepotFd) -> None:
+    """Make a socket and the nameless one that it is connected to, which is then connected elsewhere."""
     tape = depot.tape
-    if record.queue:
-        _deliver(depot, socket_id, record)
-    if record.target is not None:
+    (file,) = depot.users(other)
+    tape.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, 0, tape.space(8))
+    depot.keep(1, depot.slot(file.id))
+    depot.keep(0, standing)
+
+
+def _connect_socket(depot: Depot, socket_id: ObjectId, record: UnixSocket, standing: DepotFd) -> None:
+    tape = depot.tape
+    if record.target is not None and record.sibling is None:
         target: UnixSocket = depot.objects[record.target]
         assert target.name is not None
         _connect(depot, standing, target.name, _room(record.target))
@@ -66,9 +122,18 @@ def _connect_socket(depot: Depot, socket_id: ObjectId, record: UnixSocket, stand
         write_bind(depot, 0, UnixName(record.lost), room)
         _connect(depot, standing, UnixName(record.lost), room)
         tape.close(0)
-    if record.name is None:
-        # Asking for credentials (SO_PASSCRED) gives a socket a name when it connects.
-        write_dress(tape, standing, record.options, record.owner)
+    elif record.target is None and _is_sibling(depot, socket_id):
+        nowhere = struct.pack("=H", socket.AF_UNSPEC)
+        tape.connect(standing, nowhere, len(nowhere))
+
+
+def _deliver_unnamed(depot: Depot, record: UnixSocket, sockets: Mapping[ObjectId, tuple[UnixSocket, DepotFd]]) -> None:
+    """Send again what came from the one socket that is connected to a nameless one."""
+    for other, standing in sockets.values():
+        if other.sibling is not None and depot.objects[other.sibling] is record:
+            widen(depot.tape, standing, record.queue)
+            for message in record.queue:
+                write_send(depot, standing, message)
 
 
 def _connect(depot: Depot, fd: int, name: UnixName, room: str) -> None:

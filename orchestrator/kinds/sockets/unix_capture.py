@@ -154,8 +154,16 @@ class _Capture:
         own = self._credentials(lambda who: _change(self.scope, file.object, own=who))
         file = self._alone(backlog=diag.wqueue, own=own)
         captured = self.census.sockets[diag.ino]
+        clients: list[ObjectId] = []
+
+        def resolve(found: ObjectId | None) -> bool:
+            if found is not None:
+                clients.append(found)
+                _change(self.scope, file.object, clients=tuple(clients))
+            return found is not None or may_cut
+
         for client in filter(None, diag.icons):
-            self.census.leaks.append(Leak(captured, diag.ino, client, lambda found: found is not None or may_cut))
+            self.census.leaks.append(Leak(captured, diag.ino, client, resolve))
         return file
 
     def _waiting(self) -> UnixAlone:
@@ -171,10 +179,13 @@ class _Capture:
         address = peer_address(self.sock)
         if peer is None:
             return self._alone(lost=address) if address else self._pair()
-        if peer.peer == diag.ino:
+        if peer.peer == diag.ino and not self._has_more_callers(diag, peer):
             return self._pair()
         if not address:
-            raise Refused("it is connected to a datagram socket that has no name")
+            # They were made by socketpair(2), and the other end was then connected elsewhere.
+            file = self._alone()
+            self._await_target(file, peer.ino, lambda: False, sibling=True)
+            return file
         file = self._alone()
 
         def by_name() -> bool:
@@ -187,16 +198,19 @@ class _Capture:
         self._await_target(file, peer.ino, by_name)
         return file
 
-    def _await_target(self, file: UnixAlone, target: int, otherwise: Callable[[], bool]) -> None:
+    def _has_more_callers(self, diag: UnixDiag, peer: UnixDiag) -> bool:
+        """Whether others, too, are connected to one of two datagram sockets that are connected to each other."""
+        return max(self.census.callers[diag.ino], self.census.callers[peer.ino]) > 1
+
+    def _await_target(
+        self, file: UnixAlone, target: int, otherwise: Callable[[], bool], *, sibling: bool = False
+    ) -> None:
         """Put the target's object into the record once it is known."""
 
         def resolve(found: ObjectId | None) -> bool:
             if found is None:
                 return otherwise()
-            if not isinstance(self.scope.objects[found], UnixSocket):
-                self.scope.unsupported(self.view.pid, self.view.what, "it is connected to one of a pair of sockets")
-                return True
-            _change(self.scope, file.object, target=found)
+            _change(self.scope, file.object, target=found, sibling=found if sibling else None)
             return True
 
         self.census.leaks.append(Leak(self.census.sockets[self.diag.ino], self.diag.ino, target, resolve))

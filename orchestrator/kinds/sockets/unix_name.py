@@ -14,7 +14,6 @@ import struct
 
 from orchestrator.ids import HostPid
 from orchestrator.kinds.record import Record
-from orchestrator.kinds.sockets.refused import Refused
 
 SIOCUNIXFILE = 0x89E0
 _DELETED = " (deleted)"
@@ -37,6 +36,8 @@ class UnixName(Record, frozen=True):
     gid: int = 0
     dev: int = 0
     ino: int = 0
+    stray: bool = False
+    """Nothing tells any more where it was bound: a directory that is made for this will do."""
 
     @property
     def shown(self) -> str:
@@ -89,7 +90,7 @@ def capture_name(sock: socket.socket, pid: HostPid) -> UnixName | None:
         os.close(fd)
     if status.st_nlink == 0 or where.endswith(_DELETED):
         return UnixName(address)
-    base, renamed = _find_base(os.fsdecode(address), where, status, pid)
+    base, renamed, stray = _find_base(os.fsdecode(address), where, status, pid)
     return UnixName(
         address,
         where,
@@ -100,24 +101,27 @@ def capture_name(sock: socket.socket, pid: HostPid) -> UnixName | None:
         status.st_gid,
         status.st_dev,
         status.st_ino,
+        stray,
     )
 
 
-def _find_base(address: str, where: str, status: os.stat_result, pid: HostPid) -> tuple[str | None, bool]:
-    """Return the root or directory from which ``address`` leads to ``where``, and whether the file was moved since."""
+def _find_base(address: str, where: str, status: os.stat_result, pid: HostPid) -> tuple[str | None, bool, bool]:
+    """Return the root or directory from which ``address`` leads to ``where``.
+
+    Tells also whether the file was moved since, and whether then there is no saying where it was bound.
+    """
     absolute = address.startswith("/")
     if absolute and os.path.normpath(address) == where:
-        return None, False
+        return None, False, False
     tail = "/" + os.path.normpath(address).lstrip("/")
     start = os.readlink(f"/proc/{pid}/root" if absolute else f"/proc/{pid}/cwd")
     base = None if absolute and start == "/" else start
     if _leads(f"/proc/{pid}/{'root' if absolute else 'cwd'}/{address.lstrip('/') if absolute else address}", status):
-        return base, False
+        return base, False, False
     if where.endswith(tail) and not tail.startswith("/.."):
-        return where[: -len(tail)] or "/", False
-    if absolute:
-        return base, True
-    raise Refused(f"it was bound as {address} in a directory that cannot be told any more, and lies at {where}")
+        return where[: -len(tail)] or "/", False, False
+    bound_in = f"/proc/{pid}/root{os.path.dirname(address)}"
+    return base, True, not absolute or not os.path.isdir(bound_in)
 
 
 def _leads(path: str, status: os.stat_result) -> bool:

@@ -15,6 +15,7 @@ from orchestrator.kinds.files.kind import O_CLOEXEC, Depot
 from orchestrator.kinds.sockets.unix_name import SUN_PATH, UnixName, sockaddr_un
 
 AT_FDCWD = -100
+_AT_REMOVEDIR = 0x200
 _FSCONFIG_CMD_CREATE = 6
 _ONE = ObjectId(0)  # there is one of each in a depot
 
@@ -93,6 +94,9 @@ def write_bind(depot: Depot, fd: int, name: UnixName, room: str) -> None:
             tape.bind(fd, struct, len(struct))
             tape.fchmodat(AT_FDCWD, os.fsdecode(name.address), 0o777)  # whoever we act as may connect
         return
+    if name.stray:
+        _bind_stray(depot, fd, name, name.where)
+        return
     path = os.fsdecode(name.address)
     with _at_base(depot, name):
         tape.unlinkat(AT_FDCWD, path, 0, may_fail=True)
@@ -104,6 +108,45 @@ def write_bind(depot: Depot, fd: int, name: UnixName, room: str) -> None:
         tape.unlinkat(AT_FDCWD, name.where, 0, may_fail=True)
         tape.linkat(AT_FDCWD, made, AT_FDCWD, name.where, 0)
         tape.unlinkat(AT_FDCWD, made, 0)
+
+
+def _bind_stray(depot: Depot, fd: int, name: UnixName, where: str) -> None:
+    """Bind in a directory beside the place where the file is now, and move it there."""
+    root, cwd, _ = open_home(depot)
+    tape = depot.tape
+    scratch = f"{os.path.dirname(where).rstrip('/')}/.orch-{os.path.basename(where)}"
+    path = os.fsdecode(name.address)
+    steps = [part for part in path.split("/")[:-1] if part not in ("", ".")]
+    below = "d/" * steps.count("..")  # so that the way up does not lead out
+    made = [scratch]
+    tape.mkdirat(AT_FDCWD, scratch, 0o700)
+    for depth in range(steps.count("..")):
+        made.append(f"{scratch}/{below[: 2 * depth + 1]}")
+        tape.mkdirat(AT_FDCWD, made[-1], 0o700)
+    here = f"{scratch}/{below}".rstrip("/")
+    for depth in range(len(steps)):
+        directory = os.path.normpath(f"{here}/{'/'.join(steps[: depth + 1])}")
+        if directory not in made:
+            made.append(directory)
+            tape.mkdirat(AT_FDCWD, directory, 0o700)
+    tape.unlinkat(AT_FDCWD, where, 0, may_fail=True)
+    struct = sockaddr_un(name.address)
+    if path.startswith("/"):
+        tape.chroot(scratch)
+        tape.bind(fd, struct, len(struct))
+        tape.fchdir(root)
+        tape.chroot(".")
+    else:
+        tape.chdir(here)
+        tape.bind(fd, struct, len(struct))
+    tape.fchdir(cwd)
+    bound = os.path.normpath(f"{scratch if path.startswith('/') else here}/{path.lstrip('/')}")
+    tape.fchownat(AT_FDCWD, bound, name.uid, name.gid, 0)
+    tape.fchmodat(AT_FDCWD, bound, name.mode)
+    tape.linkat(AT_FDCWD, bound, AT_FDCWD, where, 0)
+    tape.unlinkat(AT_FDCWD, bound, 0)
+    for directory in reversed(made):
+        tape.unlinkat(AT_FDCWD, directory, _AT_REMOVEDIR)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import select
 import socket
@@ -20,6 +21,7 @@ from orchestrator.kinds.sockets.refused import Refused
 _PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT | socket.MSG_TRUNC | socket.MSG_CMSG_CLOEXEC
 _SO_PEEK_OFF = 42
 _SCM_PIDFD = 4
+_SIOCATMARK = 0x8905
 _ucred = struct.Struct("=iII")
 _FIRST_BUFFER = 1 << 18
 _CONTROL = 1 << 12
@@ -44,6 +46,8 @@ class Message(Record, frozen=True, array_like=True):
     """Only where the receiver asked for them (SO_PASSCRED)."""
     files: tuple[ObjectId, ...] = ()
     """Open files on their way to the receiver (SCM_RIGHTS)."""
+    urgent: bool = False
+    """It is the out-of-band byte."""
 
 
 Adopt = Callable[[int], ObjectId]
@@ -61,8 +65,6 @@ def job_credentials(scope: Scope, credentials: tuple[int, int, int] | None) -> C
 def peek_queue(sock: socket.socket, style: int, scope: Scope, adopt: Adopt) -> list[Message]:
     """Return what waits to be received. Raises Refused for what cannot be sent again."""
     events = poll_now(sock.fileno(), select.POLLIN | select.POLLPRI)
-    if events & select.POLLPRI:
-        raise Refused("out-of-band data waits in it")
     waiting = waiting_bytes(sock.fileno())
     if style == socket.SOCK_STREAM:
         # Looking beyond the end would take a pending error away.
@@ -74,7 +76,8 @@ def peek_queue(sock: socket.socket, style: int, scope: Scope, adopt: Adopt) -> l
         raise Refused("an error waits in it to be reported")
     before = sock.getsockopt(SOL_SOCKET, _SO_PEEK_OFF)
     try:
-        return _Look(sock, style, scope, adopt).all(waiting)
+        look = _Look(sock, style, scope, adopt)
+        return look.all_with_urgent(waiting) if events & select.POLLPRI else look.all(waiting)
     finally:
         sock.setsockopt(SOL_SOCKET, _SO_PEEK_OFF, before)
 
@@ -107,6 +110,22 @@ class _Look:
             messages.append(message)
             at += len(message.data)
         return messages
+
+    def all_with_urgent(self, waiting: int) -> list[Message]:
+        """Find the out-of-band byte. Looking from the start ends before it; beyond, it looks like any other."""
+        messages = self.all(waiting)
+        if any(message.files or message.credentials for message in messages):
+            raise Refused("out-of-band data waits in it, with descriptors or credentials")
+        data = b"".join(message.data for message in messages)
+        at = 0 if _is_at_mark(self._sock) else len(messages[0].data)
+        if at >= _FIRST_BUFFER:
+            raise Refused("out-of-band data waits in it, behind too much else")
+        if len(data) < waiting:  # at the very start it is left out
+            byte, rest = self._sock.recv(1, socket.MSG_OOB | socket.MSG_PEEK | socket.MSG_DONTWAIT), data[at:]
+        else:
+            byte, rest = data[at : at + 1], data[at + 1 :]
+        found = [Message(data[:at]), Message(byte, urgent=True), Message(rest)]
+        return [message for message in found if message.data]
 
     def _next(self, at: int) -> tuple[Message, list[int]] | None:
         """Look at what begins ``at`` bytes into the queue."""
@@ -150,6 +169,10 @@ class _Look:
             raise
         _close_all(_received(ancillary))
         return before
+
+
+def _is_at_mark(sock: socket.socket) -> bool:
+    return fcntl.ioctl(sock.fileno(), _SIOCATMARK, bytes(4)) != bytes(4)
 
 
 def _received(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:

@@ -91,3 +91,7 @@ class UnixSocket(Record, frozen=True, tag="unix-socket"):
     """The address of a datagram socket outside the job that it is connected to."""
     lost: bytes = b""
     """The address of a datagram socket that it was connected to, and that is closed."""
+    clients: tuple[ObjectId, ...] = ()
+    """Of a listening socket: those of the job that wait to be accepted, in their order."""
+    sibling: ObjectId | None = None
+    """The target, if that has no name: both were made by socketpair(2), and the target left."""

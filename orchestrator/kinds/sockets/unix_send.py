@@ -37,7 +37,8 @@ def write_send(depot: Depot, fd: int, message: Message, to: bytes = b"") -> None
         if message.files:
             tape.sendmsg(fd, _message_header(depot, message, to), _FLAGS, may_fail=may_fail)
         else:
-            tape.sendto(fd, message.data or 0, len(message.data), _FLAGS, to or 0, len(to), may_fail=may_fail)
+            flags = _FLAGS | (socket.MSG_OOB if message.urgent else 0)
+            tape.sendto(fd, message.data or 0, len(message.data), flags, to or 0, len(to), may_fail=may_fail)
 
 
 def _message_header(depot: Depot, message: Message, to: bytes) -> Block:
