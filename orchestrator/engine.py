@@ -19,6 +19,7 @@ from orchestrator.image.writer import ImageWriter
 from orchestrator.kill import KILL_SECONDS, await_supervisor
 from orchestrator.kinds.files.references import check_references
 from orchestrator.kinds.sockets.tcp_hold import KEEP
+from orchestrator.kinds.task.filesystem import check_entered
 from orchestrator.kinds.task.process import check_chains
 from orchestrator.restore.baseline import own_baseline
 from orchestrator.restore.checks import check
@@ -130,6 +131,7 @@ def decode(image: ImageFile) -> Snapshot:
     """Decode the records of an image that is to be restored; kinds that are not known are refused by name."""
     snapshot = image.decode(KnownSnapshot)
     check_references(snapshot.files, snapshot.file_tables, snapshot.objects, snapshot.page_bytes)
+    check_entered(snapshot.filesystems, len(snapshot.files))
     check_chains(snapshot.processes, len(snapshot.seccomp_filters))
     return snapshot
 

@@ -79,12 +79,14 @@ class JobCapture:
         scope: Scope,
         mappers: Mappers,
         table_of: Callable[[HeldProcess, HostPid | None], FileTable],
+        directory_of: Callable[[HostPid, str], ObjectId],
         cgroup: str,
     ) -> None:
         self._job = job
         self._scope = scope
         self._mappers = mappers
         self._table_of = table_of
+        self._directory_of = directory_of
         self._cgroup = cgroup
         self._vm = SharedStructures(kcmp.KCMP_VM)
         self._fd = SharedStructures(kcmp.KCMP_FILES)
@@ -167,7 +169,7 @@ class JobCapture:
             self.file_tables.append(self._table_of(process, parent.seen if parent else None))
         fs, new_filesystem = self._fs.identify(process.seen)
         if new_filesystem:
-            self.filesystems.append(capture_filesystem(fs, process.seen, status.umask, self._scope))
+            self.filesystems.append(capture_filesystem(fs, process.seen, status.umask, self._scope, self._directory_of))
         state = ProcessState(
             vm, fd, fs, sig,
             ptrace.peek_signals(process.seen, shared=True) if status.shd_pnd else [],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
 import msgspec
@@ -9,6 +10,20 @@ import msgspec
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A record of an image; subclasses in unions are told apart by ``tag``."""
+
+
+def portable_path(path: str) -> str:
+    """Return a path as records have it. One that is not UTF-8 becomes NUL and its bytes, each as one character."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return "\0" + os.fsencode(path).decode("latin-1")
+    return path
+
+
+def native_path(path: str) -> str:
+    """Return a record's path as the system calls take it."""
+    return os.fsdecode(path[1:].encode("latin-1")) if path.startswith("\0") else path
 
 
 class Extent(NamedTuple):

@@ -10,6 +10,7 @@ from orchestrator.kinds.files.depot import check_files
 from orchestrator.kinds.files.external import External
 from orchestrator.kinds.files.kind import OpenFile
 from orchestrator.kinds.memory.sysv import SysvSegment, check_segment
+from orchestrator.kinds.record import native_path
 from orchestrator.kinds.sockets.registry import claims_in
 from orchestrator.kinds.sockets.tcp_connection import refuse_elsewhere
 from orchestrator.kinds.sockets.unix_records import UnixAlone
@@ -60,7 +61,7 @@ def _path_of(body: object) -> str | None:
     if isinstance(body, UnixAlone):
         return body.claims.where if body.claims is not None else None
     path = getattr(body, "path", None)
-    return path if isinstance(path, str) else None
+    return native_path(path) if isinstance(path, str) else None
 
 
 def _check_machine(snapshot: Snapshot) -> None:

@@ -32,7 +32,7 @@ from orchestrator.kinds.task import (
     timers,
     userspace,
 )
-from orchestrator.kinds.task.filesystem import tell_filesystem
+from orchestrator.kinds.task.filesystem import enter_removed, tell_filesystem
 from orchestrator.kinds.task.process import Process, Thread, main_thread, other_threads
 from orchestrator.kinds.terminals.session import tell_controlling, tell_foreground
 from orchestrator.restore.baseline import Baseline
@@ -161,8 +161,18 @@ class Compiler:
             self._layout,
             tree,
             self._tapes,
-            [*gather(tree), tell_foreground(self._snapshot.processes, self._slave_of)],
+            [*gather(tree), tell_foreground(self._snapshot.processes, self._slave_of), self._enter_removed(tree)],
         )
+
+    def _enter_removed(self, tree: Tree) -> dict[Pid, Tape]:
+        """Write what must be done while all have the depot's descriptors, and what children must not inherit."""
+        step = {}
+        for node in tree.nodes:
+            state = node.process.state if node.process else None
+            if state is not None and not node.flags & 0x200 and self._filesystems[state.filesystem].is_removed:
+                step[node.pid] = Tape(f"{node.pid}: enter a removed directory")
+                enter_removed(step[node.pid], self._filesystems[state.filesystem], self._layout.depot)
+        return step
 
     def _memory(self, process: Process) -> AddressSpace | None:
         return self._memories[process.state.memory] if process.state else None

@@ -14,7 +14,7 @@ from typing import Any
 from orchestrator.ids import DepotFd, HostPid, ObjectId, Pid
 from orchestrator.kinds.files.epoll import EventPoll
 from orchestrator.kinds.files.kind import O_CLOEXEC, Depot, FileTable, OpenFile, Settling
-from orchestrator.kinds.files.locks import take_file_locks, take_posix_locks
+from orchestrator.kinds.files.locks import take_file_locks, take_leases, take_posix_locks
 from orchestrator.kinds.files.owner import tell_owner
 from orchestrator.kinds.files.registry import kind_of
 from orchestrator.kinds.files.regular import NamedFile, check_unchanged
@@ -152,6 +152,7 @@ def settle_table(
                 ),
             )
         if is_first:
+            take_leases(tape, descriptor.fd, file.locks)
             tell_owner(tape, descriptor.fd, file)
 
 

@@ -9,7 +9,7 @@ from orchestrator.errors import FileChanged
 from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile
 from orchestrator.kinds.files.regular import check_named, named
 from orchestrator.kinds.files.reopening import AT_FDCWD, open_flags
-from orchestrator.kinds.record import Record
+from orchestrator.kinds.record import Record, native_path, portable_path
 from orchestrator.kinds.scope import Scope
 
 _MEMORY_MAJOR = 1
@@ -40,7 +40,7 @@ def _capture(view: FdView, scope: Scope) -> Device | None:
     if status.st_rdev in _STATELESS or view.info.flags & os.O_PATH:
         if not named(view, scope):
             return None
-        return Device(view.link, stat.S_IFMT(status.st_mode), status.st_rdev)
+        return Device(portable_path(view.link), stat.S_IFMT(status.st_mode), status.st_rdev)
     major, minor = os.major(status.st_rdev), os.minor(status.st_rdev)
     if stat.S_ISCHR(status.st_mode) and (major in _CONSOLES or os.isatty(view.local)):
         scope.outside(
@@ -56,7 +56,7 @@ def _capture(view: FdView, scope: Scope) -> Device | None:
 
 
 def _rebuild(file: OpenFile, depot: Depot) -> None:
-    depot.tape.openat(AT_FDCWD, file.body.path, open_flags(file.flags), 0)
+    depot.tape.openat(AT_FDCWD, native_path(file.body.path), open_flags(file.flags), 0)
     depot.keep(0, depot.slot(file.id))
 
 

@@ -10,7 +10,7 @@ from orchestrator.kinds.files.kind import O_CLOEXEC, Depot, FdView, FileKind, Op
 from orchestrator.kinds.files.pipe import buffer_object, refill
 from orchestrator.kinds.files.regular import check_named, named
 from orchestrator.kinds.files.reopening import AT_FDCWD, reopen
-from orchestrator.kinds.record import Record
+from orchestrator.kinds.record import Record, native_path, portable_path
 from orchestrator.kinds.scope import Scope
 
 
@@ -26,7 +26,7 @@ def _recognise(view: FdView) -> bool:
 
 
 def _capture(view: FdView, scope: Scope) -> Fifo | None:
-    return Fifo(view.link, buffer_object(view, scope)) if named(view, scope) else None
+    return Fifo(portable_path(view.link), buffer_object(view, scope)) if named(view, scope) else None
 
 
 def _rebuild(file: OpenFile, depot: Depot) -> None:
@@ -35,7 +35,7 @@ def _rebuild(file: OpenFile, depot: Depot) -> None:
     if ends[0].id != file.id:
         return
     # O_RDWR never blocks, and while it is open nothing else does. See fifo(7).
-    depot.tape.openat(AT_FDCWD, file.body.path, os.O_RDWR | O_CLOEXEC, 0)
+    depot.tape.openat(AT_FDCWD, native_path(file.body.path), os.O_RDWR | O_CLOEXEC, 0)
     refill(depot.tape, 0, depot.objects[file.body.object], ends)
     for end in ends:
         reopen(depot, 0, end, scratch=1)

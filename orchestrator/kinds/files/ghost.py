@@ -8,7 +8,7 @@ import stat
 from orchestrator.ids import DepotFd, ObjectId
 from orchestrator.kinds.files.kind import O_CLOEXEC, Depot, FdView, FileKind, OpenFile
 from orchestrator.kinds.files.reopening import AT_FDCWD, reopen
-from orchestrator.kinds.record import Content, Record
+from orchestrator.kinds.record import Content, Record, native_path, portable_path
 from orchestrator.kinds.scope import Scope, Shared
 
 _DELETED = " (deleted)"
@@ -56,7 +56,7 @@ def ghost_object(view: FdView, scope: Scope) -> ObjectId | None:
         fd = view.take_reader(scope)
         names = [name for name in os.listxattr(fd) if name.startswith(_XATTRS)]
         return Ghost(
-            view.link.removesuffix(_DELETED),
+            portable_path(view.link.removesuffix(_DELETED)),
             stat.S_IMODE(status.st_mode),
             status.st_uid,
             status.st_gid,
@@ -86,12 +86,13 @@ def open_ghost(of: ObjectId, depot: Depot) -> DepotFd:
     if not new:
         return standing
     ghost: Ghost = depot.objects[of]
+    path = native_path(ghost.path)
     tape = depot.tape
     # What succeeds first is descriptor 0; the others stay unused.
     flags = os.O_RDWR | os.O_TMPFILE | O_CLOEXEC
-    tape.openat(AT_FDCWD, os.path.dirname(ghost.path) or "/", flags, 0o600, may_fail=True)
+    tape.openat(AT_FDCWD, os.path.dirname(path) or "/", flags, 0o600, may_fail=True)
     tape.openat(AT_FDCWD, "/tmp", flags, 0o600, may_fail=True)
-    tape.memfd_create(os.path.basename(ghost.path)[:200], _MFD_CLOEXEC)
+    tape.memfd_create(os.path.basename(path)[:200], _MFD_CLOEXEC)
     depot.keep(0, standing)
     tape.close(1, may_fail=True)
     tape.close(2, may_fail=True)

@@ -1,4 +1,4 @@
-"""Locks on files: flock(2), F_OFD_SETLK and F_SETLK. Leases are refused by name. See proc_locks(5)."""
+"""Locks on files: flock(2), F_OFD_SETLK and F_SETLK; and leases. See proc_locks(5), F_SETLEASE in fcntl(2)."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ class FileLock(Record, frozen=True, array_like=True):
     """In bytes; 0 reaches to the end of the file, wherever that will be."""
     taker: int = 0
     """The process of the job that took a lock of flock(2), which the kernel shows: see proc_locks(5). 0 if unknown."""
+    lease: bool = False
+    """Whether it is a lease instead: of ``type``, on the whole file."""
 
 
 class PosixLock(Record, frozen=True, array_like=True):
@@ -51,6 +53,8 @@ class LockLine(NamedTuple):
     length: int
     pid: int
     """Who took it, as the reader numbers processes; -1 of F_OFD_SETLK, 0 who has ended."""
+    active: bool = True
+    """Whether it holds: not a lease that is being broken, nor somebody who waits."""
 
 
 def parse_lock(text: str) -> LockLine:
@@ -59,20 +63,31 @@ def parse_lock(text: str) -> LockLine:
     style, type_, start, end = words[1], words[3], words[-2], words[-1]
     first = int(start)
     length = 0 if end == "EOF" else int(end) - first + 1
-    return LockLine(style, _TYPES.get(type_, -1), first, length, int(words[-4]))
+    active = words[2] not in ("BREAKING", "BREAKER", "BROKEN")
+    return LockLine(style, _TYPES.get(type_, -1), first, length, int(words[-4]), active)
 
 
 def take_file_locks(tape: Tape, fd: int, locks: Sequence[FileLock]) -> None:
     """Take the locks of an open file; EAGAIN if somebody else has one. Any descriptor will do."""
     for lock in locks:
+        if lock.lease:
+            continue
         if lock.whole:
             tape.flock(fd, (fcntl.LOCK_SH if lock.type == fcntl.F_RDLCK else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         else:
             tape.fcntl(fd, F_OFD_SETLK, _flock.pack(lock.type, _SEEK_SET, lock.start, lock.length, 0))
 
 
+def take_leases(tape: Tape, fd: int, locks: tuple[FileLock, ...]) -> None:
+    """Take the leases of an open file, in a process that has it at ``fd``: who breaks it is told with that number."""
+    for lock in locks:
+        if lock.lease:
+            tape.fcntl(fd, fcntl.F_SETLEASE, lock.type)
+
+
 def conflicting(path: str, locks: tuple[FileLock, ...]) -> FileLock | None:
     """Return the first of these locks that somebody has who would be in the way now."""
+    locks = tuple(lock for lock in locks if not lock.lease)
     if not locks:
         return None
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import stat
 import struct
 
 from orchestrator.ids import HostPid
@@ -24,6 +25,10 @@ def capture_owner(view: FdView, scope: Scope) -> Owner | None:
     if not host:
         return Owner(type_, 0, signal) if signal else None
     number = _in_job(type_, host, scope)
+    if stat.S_ISDIR(view.stat.st_mode):  # it has no other use for one
+        reason = "it may be watched with F_NOTIFY, and the kernel does not show for what"
+        scope.unsupported(view.pid, view.what, reason)
+        return None
     if number is None:
         scope.outside(view.pid, view.what, f"its signals go to {host}, which is outside of the job or has ended")
         return None

@@ -8,8 +8,9 @@ import stat
 from orchestrator.errors import FileChanged, FileMissing, ResourceTaken
 from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile
 from orchestrator.kinds.files.locks import conflicting
+from orchestrator.kinds.files.nameless import Handle, check_handle, find_handle, open_handle
 from orchestrator.kinds.files.reopening import AT_FDCWD, open_flags, seek
-from orchestrator.kinds.record import Record
+from orchestrator.kinds.record import Record, native_path, portable_path
 from orchestrator.kinds.scope import Scope
 from orchestrator.linux.statfs import filesystem_magic, is_pseudo
 
@@ -29,6 +30,8 @@ class NamedFile(Record, frozen=True, tag="file"):
     mtime_ns: int
     pseudo: bool = False
     """Whether the file system makes up contents, sizes and times as they are asked for (procfs, sysfs...)."""
+    handle: Handle | None = None
+    """What leads to the file if its path does not any more."""
 
 
 def describe_type(mode: int) -> str:
@@ -36,8 +39,8 @@ def describe_type(mode: int) -> str:
     return _TYPES.get(stat.S_IFMT(mode), "something unknown")
 
 
-def named(view: FdView, scope: Scope) -> bool:
-    """Whether the path still leads to this file; if not, note it in the scope."""
+def leads_there(view: FdView) -> bool:
+    """Whether the path still leads to this file."""
     status = view.stat
     for path in (view.link, f"/proc/{view.pid}/root{view.link}"):
         try:
@@ -45,8 +48,14 @@ def named(view: FdView, scope: Scope) -> bool:
         except OSError:
             continue
         if (found.st_dev, found.st_ino) == (status.st_dev, status.st_ino):
-            break
-    else:
+            return True
+    return False
+
+
+def named(view: FdView, scope: Scope) -> bool:
+    """Whether the path still leads to this file; if not, note it in the scope."""
+    status = view.stat
+    if not leads_there(view):
         if view.link.endswith(_DELETED) and stat.S_ISDIR(status.st_mode):
             scope.unsupported(view.pid, view.what, "a deleted directory cannot be opened again")
         elif view.link.endswith(_DELETED) or status.st_nlink > 0:
@@ -59,11 +68,6 @@ def named(view: FdView, scope: Scope) -> bool:
         else:
             scope.unsupported(view.pid, view.what, f"{describe_type(status.st_mode)} without a name")
         return False
-    try:
-        view.link.encode()
-    except UnicodeEncodeError:
-        scope.unsupported(view.pid, view.what, "its name is not UTF-8")
-        return False
     return True
 
 
@@ -75,22 +79,29 @@ def _recognise(view: FdView) -> bool:
 
 
 def _capture(view: FdView, scope: Scope) -> NamedFile | None:
-    if not named(view, scope):
+    handle = None if leads_there(view) else find_handle(view)
+    if handle is None and not named(view, scope):
         return None
     status = view.stat
-    magic = filesystem_magic(view.path)
-    return NamedFile(view.link, stat.S_IFMT(status.st_mode), status.st_size, status.st_mtime_ns, is_pseudo(magic))
+    path = portable_path(view.link if handle is None else view.link.removesuffix(_DELETED))
+    pseudo = is_pseudo(filesystem_magic(view.path))
+    return NamedFile(path, stat.S_IFMT(status.st_mode), status.st_size, status.st_mtime_ns, pseudo, handle)
 
 
 def _rebuild(file: OpenFile, depot: Depot) -> None:
-    depot.tape.openat(AT_FDCWD, file.body.path, open_flags(file.flags), 0)
+    body: NamedFile = file.body
+    if body.handle is None:
+        depot.tape.openat(AT_FDCWD, native_path(body.path), open_flags(file.flags), 0)
+    else:
+        open_handle(depot.tape, body.handle, open_flags(file.flags))
     if not file.flags & os.O_PATH:
         seek(depot.tape, 0, file)
     depot.keep(0, depot.slot(file.id))
 
 
 def check_named(path: str, type_: int) -> os.stat_result:
-    """Return the status of a file; raise FileMissing or FileChanged unless it is there and of that type."""
+    """Return the status of a record's path; raise FileMissing or FileChanged unless a file of that type is there."""
+    path = native_path(path)
     try:
         status = os.lstat(path)
     except OSError as error:
@@ -108,13 +119,16 @@ def check_named(path: str, type_: int) -> os.stat_result:
 
 def _check(file: OpenFile) -> None:
     body: NamedFile = file.body
-    status = check_named(body.path, body.file_type)
+    if body.handle is None:
+        status = check_named(body.path, body.file_type)
+    else:
+        status = check_handle(native_path(body.path), body.handle)
     if body.file_type == stat.S_IFREG and not body.pseudo and status.st_size < body.size:
         raise FileChanged(
             f"{body.path}, which the job has open, was {body.size} bytes long and has {status.st_size} now",
             hint="put the old contents back",
         )
-    lock = conflicting(body.path, file.locks)
+    lock = conflicting(native_path(body.path), file.locks) if body.handle is None else None
     if lock is not None:
         raise ResourceTaken(
             f"{body.path} is locked by somebody else, and the job had a lock on it that does not go along",
@@ -127,7 +141,10 @@ def check_unchanged(file: OpenFile) -> None:
     body: NamedFile = file.body
     if body.file_type != stat.S_IFREG or body.pseudo or file.flags & os.O_PATH:
         return
-    status = os.lstat(body.path)
+    if body.handle is None:
+        status = os.lstat(native_path(body.path))
+    else:
+        status = check_handle(native_path(body.path), body.handle)
     if (status.st_size, status.st_mtime_ns) != (body.size, body.mtime_ns):
         raise FileChanged(
             f"{body.path}, which the job reads, is not the file it was: {body.size} bytes, modified"

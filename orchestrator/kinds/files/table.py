@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterable
 from functools import cached_property
@@ -51,6 +52,27 @@ class MappedView(FdView):
     @property
     def what(self) -> str:
         return f"memory {self._line.start:#x}-{self._line.end:#x} ({self.link})"
+
+
+class _EnteredView(FdView):
+    """The directory that a process is in, as if it had a descriptor of it."""
+
+    def __init__(self, pid: HostPid, name: str) -> None:
+        self._name = name
+        super().__init__(pid, -1, -1, os.readlink(f"/proc/{pid}/{name}"))
+
+    @property
+    def path(self) -> str:
+        return f"/proc/{self.pid}/{self._name}"
+
+    @cached_property
+    def info(self) -> FdInfo:
+        """What fdinfo would show of a descriptor opened for this."""
+        return FdInfo(0, os.O_RDONLY | os.O_DIRECTORY | O_LARGEFILE, 0, self.stat.st_ino, ())
+
+    @property
+    def what(self) -> str:
+        return f"{self._name} ({self.link})"
 
 
 class _AdoptedView(FdView):
@@ -125,6 +147,10 @@ class FileCollector:
                 view.close()
             self._mapped[key] = known
         return known
+
+    def entered(self, pid: HostPid, name: str) -> ObjectId:
+        """Record the directory behind /proc/PID/``name``; -1 if it cannot be saved."""
+        return self._record(_EnteredView(pid, name))
 
     def adopt(self, fd: int, pid: HostPid, what: str) -> ObjectId | None:
         """Take in an open file that only we hold at ``fd`` (a message brought it to ``what`` of ``pid``)."""
@@ -216,6 +242,14 @@ class FileCollector:
                 whole = line.style == "FLOCK"
                 taker = self.scope.pids.get(HostPid(line.pid), 0) if whole else 0
                 locks.append(FileLock(whole, line.type, line.start, line.length, taker))
+            elif line.style == "LEASE" and line.active and (line.type == fcntl.F_WRLCK or not _may_write(view)):
+                locks.append(FileLock(whole=False, type=line.type, lease=True))
+            elif line.style == "LEASE":
+                self.scope.unsupported(view.pid, view.what, "its lease was broken, which cannot be done again")
             elif line.style != "POSIX":
                 self.scope.unsupported(view.pid, view.what, f"a {line.style} lock cannot be taken again")
         return tuple(locks)
+
+
+def _may_write(view: FdView) -> bool:
+    return view.info.flags & os.O_ACCMODE != os.O_RDONLY

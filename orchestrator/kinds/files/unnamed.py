@@ -10,7 +10,7 @@ from orchestrator.ids import ObjectId
 from orchestrator.kinds.files.kind import O_CLOEXEC, Depot, FdView, FileKind, OpenFile
 from orchestrator.kinds.files.pipe import PipeBuffer, buffer_object, refill
 from orchestrator.kinds.files.reopening import AT_FDCWD, reopen
-from orchestrator.kinds.record import Record
+from orchestrator.kinds.record import Record, native_path, portable_path
 from orchestrator.kinds.scope import Scope
 from orchestrator.tape.build import Tape
 
@@ -47,8 +47,9 @@ class RemovedFifo(Record, frozen=True, tag="removed-fifo"):
 def _make(tape: Tape, was: Removed | RemovedFifo, file_type: int, flags: int) -> None:
     """Leave a new file without a name at 0: made in its old directory if that is there, else in /tmp."""
     # Nobody else has this name, so nothing of somebody else's is opened or removed.
-    name = f".{os.path.basename(was.path)[:100]}.{secrets.token_hex(8)}"
-    for directory in (os.path.dirname(was.path), "/tmp"):
+    old = native_path(was.path)
+    name = f".{os.path.basename(old)[:100]}.{secrets.token_hex(8)}"
+    for directory in (os.path.dirname(old), "/tmp"):
         path = f"{directory}/{name}"
         if file_type == stat.S_IFDIR:
             tape.mkdirat(AT_FDCWD, path, 0o700, may_fail=True)
@@ -72,7 +73,7 @@ def _recognise_directory(view: FdView) -> bool:
 
 def _capture_directory(view: FdView, scope: Scope) -> RemovedDirectory:
     status = view.stat
-    path = view.link.removesuffix(_DELETED)
+    path = portable_path(view.link.removesuffix(_DELETED))
     record = Removed(path, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
     return RemovedDirectory(scope.object("file", (status.st_dev, status.st_ino), lambda _: record))
 
@@ -92,7 +93,7 @@ def _recognise_fifo(view: FdView) -> bool:
 
 def _capture_fifo(view: FdView, scope: Scope) -> RemovedFifo:
     status = view.stat
-    path = view.link.removesuffix(_DELETED)
+    path = portable_path(view.link.removesuffix(_DELETED))
     mode = stat.S_IMODE(status.st_mode)
     return RemovedFifo(path, mode, status.st_uid, status.st_gid, buffer_object(view, scope))
 
