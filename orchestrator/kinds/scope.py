@@ -56,6 +56,8 @@ class Scope:
     """Shared things behind open files: pipes, unlinked files, memory objects. An ObjectId is an index."""
     shared: dict[tuple[int, int], Shared] = field(default_factory=dict)
     """What an outsider might have open too, by (st_dev, st_ino)."""
+    rings: dict[int, HostPid] = field(default_factory=dict)
+    """Which process has a context of io_setup(2), by the inode of its ring."""
     finishers: list[Callable[[], None]] = field(default_factory=list)
     """Called once after all tasks were captured, still held: for what needs the whole picture."""
     last_acts: list[Callable[[], None]] = field(default_factory=list)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import struct
 
 from orchestrator.linux.call import syscall
 
@@ -10,6 +12,10 @@ from orchestrator.linux.call import syscall
 _NR_pidfd_send_signal = 424
 _NR_pidfd_open = 434
 _NR_pidfd_getfd = 438
+
+_PIDFD_GET_INFO = 0xC040FF0B
+_PIDFD_INFO_EXIT = 8
+_INFO_BYTES, _EXIT_CODE_AT = 64, 60
 
 PIDFD_NONBLOCK = 0o4000
 PIDFD_THREAD = 0o200
@@ -43,6 +49,19 @@ def pidfd_getfd(pidfd: int, fd: int) -> int:
     except OSError as error:
         error.add_note(f"pidfd_getfd({pidfd}, {fd})")
         raise
+
+
+def exit_status(pidfd: int) -> int | None:
+    """Return the wait status of a process that was waited for; None if the kernel does not tell (before 6.15)."""
+    info = bytearray(_INFO_BYTES)
+    struct.pack_into("=Q", info, 0, _PIDFD_INFO_EXIT)
+    try:
+        fcntl.ioctl(pidfd, _PIDFD_GET_INFO, info)
+    except OSError:
+        return None
+    if not struct.unpack_from("=Q", info, 0)[0] & _PIDFD_INFO_EXIT:
+        return None
+    return int(struct.unpack_from("=i", info, _EXIT_CODE_AT)[0])
 
 
 def pidfd_send_signal(pidfd: int, signo: int) -> None:

@@ -24,6 +24,7 @@ from orchestrator.kinds.files.depot import (
     take_own_flocks,
 )
 from orchestrator.kinds.files.kind import Depot
+from orchestrator.kinds.files.namespace import outer_namespaces, wanted_outer
 from orchestrator.kinds.memory.rebuild import Backings
 from orchestrator.kinds.memory.shared import open_shared, seal_shared
 from orchestrator.kinds.memory.sysv import SysvSegment, attach_vma, ensure_segment, finish_segment, segments_of
@@ -104,7 +105,9 @@ class Restore:
         self._snapshot = snapshot
         self._surroundings = surroundings
         self._masters: dict[str, int] = {}
-        self._given = {**dict.fromkeys(wanted_masters(snapshot.files, snapshot.objects), -1), **inherited}
+        self._outer: dict[str, int] = {}
+        awaited = {**wanted_outer(snapshot.files), **dict.fromkeys(wanted_masters(snapshot.files, snapshot.objects))}
+        self._given = {**dict.fromkeys(awaited, -1), **inherited}
         self._baseline = baseline
         self._layout = plan_layout(snapshot.memories, depot_base(snapshot.file_tables, snapshot.files), ARENA_BYTES)
         # extras of the kinds (memory objects, unlinked files) lie between the files and our own descriptors
@@ -183,8 +186,10 @@ class Restore:
         stage: Stage | None = None
         child = None
         try:
+            self._outer = outer_namespaces(self._snapshot.files)
             self._masters = claim_masters(self._snapshot.files, self._snapshot.objects)
             self._given.update(self._masters)
+            self._given.update(self._outer)
             plan, depot = self.plan()
             self._check_room(hard)
             stage, seed_actor = self._sow(arena, status_write)
@@ -207,6 +212,8 @@ class Restore:
         finally:
             os.close(status_write)
             self._let_masters_go()
+            for fd in self._outer.values():
+                os.close(fd)
             arena.close()
             self._surroundings.close()
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

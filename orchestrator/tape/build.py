@@ -54,7 +54,15 @@ class Inside:
     offset: int
 
 
-Argument = int | bytes | str | Result | Block | Inside
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The address of an argument of another entry: a call that stores something there gives it to that one."""
+
+    entry: int
+    position: int
+
+
+Argument = int | bytes | str | Result | Block | Inside | Slot
 
 
 class TapeError(Exception):
@@ -121,6 +129,10 @@ class Tape:
             self._links[argument.entry] = (entry, position)
         return argument
 
+    def argument_behind(self, ahead: int, position: int) -> Slot:
+        """Return, as an argument of the next entry, where an argument of the entry ``ahead`` of that one lies."""
+        return Slot(len(self._calls) + ahead, position)
+
     def block(self, content: bytes) -> Block:
         """Let ``content`` travel with the tape."""
         offset = len(self._data)
@@ -165,6 +177,8 @@ class Tape:
                 if isinstance(argument, int)
                 else 0
                 if isinstance(argument, Result)
+                else at + argument.entry * ENTRY_SIZE + 8 + argument.position * 8
+                if isinstance(argument, Slot)
                 else data_at + argument.offset  # type: ignore[union-attr]
                 for argument in arguments
             ]
@@ -211,6 +225,8 @@ class Tape:
                 shown.append(argument)
             elif isinstance(argument, Result):
                 shown.append(f"${argument.entry}")
+            elif isinstance(argument, Slot):
+                shown.append(f"&{argument.entry}.{argument.position}")
             elif isinstance(argument, Block):
                 shown.append(self.content(argument))
             else:

@@ -27,6 +27,7 @@ class Job:
     directory: Path
     orch: Orch
     run_options: list[str] = field(default_factory=list)
+    checkpoint_options: list[str] = field(default_factory=list)
     restore_options: list[str] = field(default_factory=list)
 
     @property
@@ -53,7 +54,7 @@ class Job:
     def checkpoint(self, *options: str, image: Path | None = None) -> Path:
         """Write an image of the job; it goes on unless the options say otherwise."""
         target = image or self.image
-        self.orch.ok("checkpoint", "--cgroup", self.name, "-o", str(target), *options)
+        self.orch.ok("checkpoint", "--cgroup", self.name, "-o", str(target), *self.checkpoint_options, *options)
         if not target.exists():
             raise CommandFailed(f"checkpoint wrote no {target}\n{self.orch.transcript()}")
         extra = sorted(path.name for path in target.parent.iterdir() if path.suffix != ".ckpt")

@@ -27,6 +27,7 @@ class Program:
     name: str
     arguments: tuple[str, ...] = ()
     run_options: tuple[str, ...] = ()
+    checkpoint_options: tuple[str, ...] = ()
     seconds: float = 20
 
     @property
@@ -64,6 +65,7 @@ class Run:
     def _prepare(self) -> list[str]:
         os.mkfifo(self._fifo)
         self._fifo.chmod(0o666)
+        self.job.checkpoint_options = [*self.program.checkpoint_options]
         self.job.run_options = [*self.program.run_options, *self.run_options]
         return self.program.command(self.job.files)
 

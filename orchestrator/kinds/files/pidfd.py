@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from orchestrator.ids import HostPid
-from orchestrator.kinds.files.kind import FdView, FileKind, OpenFile, Settling
+from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile, Settling
 from orchestrator.kinds.files.late import hold_place, open_in_place
 from orchestrator.kinds.files.reopening import set_status
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
-from orchestrator.linux.pidfd import PIDFD_NONBLOCK, PIDFD_THREAD
+from orchestrator.linux.pidfd import PIDFD_NONBLOCK, PIDFD_THREAD, exit_status
 from orchestrator.linux.proc_status import read_status
 from orchestrator.tape.build import Tape
+
+_RLIMIT_CORE = 4
+_SIG_UNBLOCK = 1
 
 
 class PidFd(Record, frozen=True, tag="pidfd"):
     """A process or thread by the job's own number. All pidfds of one process are alike but for O_NONBLOCK."""
 
     pid: int
+    """0 for one that has ended and was waited for."""
+    exit_status: int = 0
+    """The wait status of such a one, which PIDFD_GET_INFO tells."""
 
 
 def _recognise(view: FdView) -> bool:
@@ -26,8 +32,7 @@ def _recognise(view: FdView) -> bool:
 def _capture(view: FdView, scope: Scope) -> PidFd | None:
     host = int(view.info.get("Pid") or "-1")
     if host <= 0:
-        scope.unsupported(view.pid, view.what, "the process it stands for has ended and was waited for")
-        return None
+        return PidFd(0, exit_status(view.local) or 0)
     number: int | None = scope.pids.get(HostPid(host))
     if number is None and view.info.flags & PIDFD_THREAD:
         try:
@@ -41,7 +46,34 @@ def _capture(view: FdView, scope: Scope) -> PidFd | None:
     return PidFd(number)
 
 
+def _rebuild(file: OpenFile, depot: Depot) -> None:
+    """Let a child end for one whose process has ended. Any other is opened when all processes are there."""
+    body: PidFd = file.body
+    if body.pid:
+        hold_place(file, depot)
+        return
+    helper = Tape("end as one whose pidfd is left")
+    end_with(helper, body.exit_status)
+    depot.let_child_play(helper, pidfd=True)
+    set_status(depot.tape, 0, file.flags & ~PIDFD_THREAD)
+    depot.keep(0, depot.slot(file.id))
+
+
+def end_with(tape: Tape, status: int) -> None:
+    """End the calling process with a wait status."""
+    tape.ends_task = True
+    number = status & 0x7F
+    if number:
+        tape.setsid()  # alone in its group, it can be named by 0
+        tape.prlimit64(0, _RLIMIT_CORE, bytes(16), 0)
+        tape.rt_sigprocmask(_SIG_UNBLOCK, (1 << number - 1).to_bytes(8, "little"), 0, 8)
+        tape.kill(0, number)
+    tape.exit_group(status >> 8 & 0xFF)
+
+
 def _settle(file: OpenFile, settling: Settling) -> None:
+    if not file.body.pid:
+        return
     flags = file.flags & (PIDFD_NONBLOCK | PIDFD_THREAD)
 
     def write_open(tape: Tape) -> None:
@@ -51,4 +83,4 @@ def _settle(file: OpenFile, settling: Settling) -> None:
     open_in_place(file, settling, write_open)
 
 
-KIND = FileKind("pidfd", PidFd, _recognise, _capture, hold_place, _settle)
+KIND = FileKind("pidfd", PidFd, _recognise, _capture, _rebuild, _settle)

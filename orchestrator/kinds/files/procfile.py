@@ -6,15 +6,16 @@ import os
 import re
 import stat
 
-from orchestrator.kinds.files.kind import FdView, FileKind, OpenFile, Settling
+from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile, Settling
 from orchestrator.kinds.files.late import hold_place, open_in_place, refuse_sharing
+from orchestrator.kinds.files.regular import leads_there
 from orchestrator.kinds.files.reopening import AT_FDCWD, open_flags, seek
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
 from orchestrator.linux.statfs import PROC_SUPER_MAGIC, filesystem_magic
 from orchestrator.tape.build import Tape
 
-_OF_PROCESS = re.compile(r"(/.*?|)/(\d+)(?:/.*)?")
+_OF_PROCESS = re.compile(r"(/.*?|)/(\d+)(/.*)?")
 _ROOT_INODE = 1
 
 
@@ -22,6 +23,8 @@ class ProcFile(Record, frozen=True, tag="proc-file"):
     """A file that is opened again when the process it is about is there."""
 
     path: str
+    ended: bool = False
+    """Whether that process has ended already."""
 
 
 def _process_of(view: FdView) -> int:
@@ -48,6 +51,8 @@ def _recognise(view: FdView) -> bool:
 
 
 def _capture(view: FdView, scope: Scope) -> ProcFile | None:
+    if not leads_there(view) and not _below(view.link).startswith("/task/"):
+        return ProcFile(view.link, ended=True)
     if _process_of(view) not in scope.pids.values():
         scope.unsupported(view.pid, view.what, "it is about a process that has ended or is outside of the job")
         return None
@@ -55,7 +60,31 @@ def _capture(view: FdView, scope: Scope) -> ProcFile | None:
     return ProcFile(view.link)
 
 
+def _below(path: str) -> str:
+    """Return what follows the number of the process."""
+    found = _OF_PROCESS.fullmatch(path)
+    return found[3] or "" if found else ""
+
+
+def _rebuild(file: OpenFile, depot: Depot) -> None:
+    """Let a child open its own, and end, where the process has. Any other is opened when all processes are there."""
+    if not file.body.ended:
+        hold_place(file, depot)
+        return
+    child = Tape("open a file of procfs, and end")
+    child.ends_task = True
+    child.openat(AT_FDCWD, f"{depot.proc}/self{_below(file.body.path)}", open_flags(file.flags), 0)
+    if not file.flags & os.O_PATH:
+        seek(child, 0, file)
+    child.exit_group(0)
+    depot.let_child_play(child)
+    depot.keep(0, depot.slot(file.id))
+
+
 def _settle(file: OpenFile, settling: Settling) -> None:
+    if file.body.ended:
+        return
+
     def write_open(tape: Tape) -> None:
         tape.openat(AT_FDCWD, file.body.path, open_flags(file.flags), 0)
         if not file.flags & os.O_PATH:
@@ -64,4 +93,4 @@ def _settle(file: OpenFile, settling: Settling) -> None:
     open_in_place(file, settling, write_open)
 
 
-KIND = FileKind("procfs file", ProcFile, _recognise, _capture, hold_place, _settle)
+KIND = FileKind("procfs file", ProcFile, _recognise, _capture, _rebuild, _settle)

@@ -20,14 +20,6 @@ _ANONYMOUS = {
     "landlock-ruleset": "a Landlock ruleset cannot be read back",
 }
 _LINKS = {
-    "mnt": "a descriptor of a namespace cannot be saved",
-    "net": "a descriptor of a namespace cannot be saved",
-    "ipc": "a descriptor of a namespace cannot be saved",
-    "uts": "a descriptor of a namespace cannot be saved",
-    "pid": "a descriptor of a namespace cannot be saved",
-    "user": "a descriptor of a namespace cannot be saved",
-    "time": "a descriptor of a namespace cannot be saved",
-    "cgroup": "a descriptor of a namespace cannot be saved",
     "socket": "sockets of this family cannot be saved",
 }
 

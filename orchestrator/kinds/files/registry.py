@@ -11,6 +11,7 @@ from orchestrator.kinds.files import (
     ghost,
     inotify,
     memfd,
+    namespace,
     pidfd,
     pipe,
     procfile,
@@ -28,6 +29,7 @@ from orchestrator.kinds.files.ghost import Ghost, GhostFile
 from orchestrator.kinds.files.inotify import Inotify
 from orchestrator.kinds.files.kind import FdView, FileKind, OpenFile
 from orchestrator.kinds.files.memfd import MemFd
+from orchestrator.kinds.files.namespace import NamespaceFile
 from orchestrator.kinds.files.pidfd import PidFd
 from orchestrator.kinds.files.pipe import PipeBuffer, PipeEnd
 from orchestrator.kinds.files.procfile import ProcFile
@@ -50,6 +52,7 @@ KINDS: tuple[FileKind, ...] = (
     memfd.KIND,
     pidfd.KIND,
     inotify.KIND,
+    namespace.KIND,
     ghost.KIND,
     unnamed.DIRECTORY,
     unnamed.FIFO,
@@ -76,6 +79,7 @@ FileBody = (
     | SignalFd
     | PidFd
     | Inotify
+    | NamespaceFile
     | ProcFile
     | RemovedDirectory
     | RemovedFifo

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from orchestrator.ids import HostPid, ObjectId
+from orchestrator.kinds.memory.aio import AIO, is_ring, note_ring
 from orchestrator.kinds.memory.record import PageRun, Vma
 from orchestrator.kinds.scope import Scope
 from orchestrator.linux import pagemap
@@ -107,6 +108,8 @@ def capture_memory(
             memory.lock_future = _lock_future(flags)
             continue
         refused = [_REFUSED_FLAGS[flag] for flag in flags if flag in _REFUSED_FLAGS]
+        if is_ring(line):
+            note_ring(scope, pid, line)
         if line.path in _SPECIAL:
             lines.append((line, flags))
         elif refused:
@@ -149,6 +152,8 @@ def _capture_vma(
     special = _SPECIAL.get(line.path)
     if special:
         return Vma(line.start, line.end, line.prot, line.shared, special)
+    if is_ring(line):
+        return Vma(line.start, line.end, line.prot, True, AIO, 0, ObjectId(-1), kept)
     backing, of = "anonymous", ObjectId(-1)
     if line.shared and _is_shared_memory(line):
         backing, of = "object", mappers.shared(pid, line)

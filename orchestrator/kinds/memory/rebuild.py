@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from orchestrator.kinds.memory.aio import AIO, rebuild_ring
 from orchestrator.kinds.memory.record import AddressSpace, PageRun, Vma
 from orchestrator.tape.build import Tape
 
@@ -160,6 +161,9 @@ def _rebuild_vma(tape: Tape, vma: Vma, kept: Sequence[Span], before: Sequence[Vm
     inside = [span for span in kept if vma.start <= span.start and span.end <= vma.end]
     if vma.backing == "sysv":
         backings.attach(vma.of, vma, tape)
+        return
+    if vma.backing == AIO:
+        rebuild_ring(tape, vma)
         return
     fill = missing_runs(vma, inside, before)
     writable = vma.prot | _PROT_WRITE if fill else vma.prot
