@@ -35,7 +35,8 @@ def _parser() -> Parser:
         action="append",
         default=[],
         metavar="KEY",
-        help="allow an outside resource, as pipe[123]; may be repeated",
+        help="leave an outside resource, as pipe[123], or a kind of state, as inotify or aio, out of the image; "
+        "may be repeated",
     )
     parser.add_argument(
         "--tcp",

@@ -434,12 +434,15 @@ def test_an_inotify_with_unread_events_or_lost_files(tmp_path: Path) -> None:
     lost = tmp_path / "lost"
 
     def setup() -> None:
-        lost.touch()
-        os.open(lost, os.O_RDONLY)  # 0
-        first, second = libc.inotify_init1(0), libc.inotify_init1(0)  # 1, 2
+        lost.write_bytes(bytes(4096))
+        kept = os.open(lost, os.O_RDONLY)
+        first, second = libc.inotify_init1(0), libc.inotify_init1(0)
         libc.inotify_add_watch(second, os.fsencode(lost), 0x2)
         libc.inotify_add_watch(first, os.fsencode(tmp_path), 0x200)
+        setup.mapped = mmap.mmap(kept, 0, prot=mmap.PROT_READ)  # type: ignore[attr-defined]
         lost.unlink()
+        keep_only([kept, first, second], 0)
+        os.close(0)  # a mapping keeps the file
 
     original = Process(setup)
     with contextlib.closing(original), captured([original], tmp_path / "image") as image:

@@ -15,6 +15,8 @@ PROGRAMS = [
     Program("names_gone"),
     Program("odd_names"),
     Program("leases"),
+    Program("watches", checkpoint_options=("--external", "inotify")),
+    Program("made_up_files"),
     Program("dead_processes"),
     Program("namespace_files"),
     Program("namespace_files", ("leaves",)),

@@ -6,12 +6,14 @@ import fcntl
 import os
 import struct
 import termios
+from functools import partial
 from typing import NamedTuple
 
 from orchestrator.errors import FileMissing
+from orchestrator.ids import ObjectId
 from orchestrator.kinds.files.kind import O_CLOEXEC, Depot, FdView, FileKind, OpenFile
 from orchestrator.kinds.files.reopening import set_status
-from orchestrator.kinds.record import Record
+from orchestrator.kinds.record import Record, native_path, portable_path
 from orchestrator.kinds.scope import Scope
 from orchestrator.linux.handles import open_by_handle_at
 from orchestrator.linux.mountinfo import read_mountinfo
@@ -23,6 +25,9 @@ _MINOR_BITS = 20
 _HIGHEST = 100_000
 _EVENT_BYTES = 16
 _BATCH = 1024
+_NAMED = ObjectId(-1)
+INOTIFY = "inotify"
+"""How --external allows that events are lost."""
 
 
 class Watch(Record, frozen=True, array_like=True):
@@ -30,14 +35,17 @@ class Watch(Record, frozen=True, array_like=True):
 
     number: int
     path: str
+    """Empty for a file without a name, as one that was unlinked."""
     mask: int
+    file: ObjectId = _NAMED
+    """The open file of the job that leads there, if no name does."""
 
 
 class Inotify(Record, frozen=True, tag="inotify"):
     """An inotify instance without unread events."""
 
     watches: list[Watch]
-    """By ascending number."""
+    """In any order."""
 
 
 class WatchLine(NamedTuple):
@@ -71,28 +79,35 @@ def _recognise(view: FdView) -> bool:
 
 def _capture(view: FdView, scope: Scope) -> Inotify | None:
     unread: int = struct.unpack("=i", fcntl.ioctl(view.local, termios.FIONREAD, b"\0\0\0\0"))[0]
-    if unread:
+    if unread and INOTIFY not in scope.externals:
         scope.unsupported(
             view.pid,
             view.what,
             f"{unread} bytes of events that were not read yet cannot be put into another inotify",
-            "try again when the job has read them",
+            f"try again when the job has read them; with --external {INOTIFY} a restored job does not get them",
         )
         return None
-    watches = []
+    watches: list[Watch] = []
     for text in view.info.all("inotify"):
         line = parse_watch(text)
-        path = _path_of(view, line)
-        if path is None:
-            scope.unsupported(
-                view.pid, view.what, f"watch {line.number} is on inode {line.inode}, to which no path leads"
-            )
-            return None
         if line.number > _HIGHEST:
             scope.unsupported(view.pid, view.what, f"its watches have numbers above {_HIGHEST}")
             return None
-        watches.append(Watch(line.number, path, line.mask & _USER_BITS))
-    return Inotify(sorted(watches, key=lambda watch: watch.number))
+        path = _path_of(view, line)
+        if path is None:  # an open file may lead there, which is known when all are
+            scope.finishers.append(partial(_find_file, watches, view, line, scope))
+        else:
+            watches.append(Watch(line.number, path, line.mask & _USER_BITS))
+    return Inotify(watches)
+
+
+def _find_file(watches: list[Watch], view: FdView, line: WatchLine, scope: Scope) -> None:
+    assert view.files is not None
+    for held in view.files.of_inode(line.inode):
+        if os.stat(f"/proc/{held.pid}/fd/{held.fd}").st_dev == line.device:
+            watches.append(Watch(line.number, "", line.mask & _USER_BITS, held.file))
+            return
+    scope.unsupported(view.pid, view.what, f"watch {line.number} is on inode {line.inode}, to which no path leads")
 
 
 def _path_of(view: FdView, line: WatchLine) -> str | None:
@@ -113,15 +128,11 @@ def _path_of(view: FdView, line: WatchLine) -> str | None:
         path = os.readlink(f"/proc/self/fd/{fd}")
         os.close(fd)
         if _leads_to(path, view, line):
-            return path
+            return portable_path(path)
     return None
 
 
 def _leads_to(path: str, view: FdView, line: WatchLine) -> bool:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
     for seen in (path, f"/proc/{view.pid}/root{path}"):
         try:
             status = os.lstat(seen)
@@ -144,7 +155,7 @@ def _connect(file: OpenFile, depot: Depot) -> None:
     buffer = tape.space(_BATCH * _EVENT_BYTES)
     used_up = 0
     following = 1
-    for watch in file.body.watches:
+    for watch in sorted(file.body.watches, key=lambda watch: watch.number):
         # Numbers are given out in turn: those in between go to something that nobody watches.
         for number in range(following, watch.number):
             tape.inotify_add_watch(standing, f"{depot.proc}/self/task", _IN_DELETE_SELF)
@@ -152,7 +163,10 @@ def _connect(file: OpenFile, depot: Depot) -> None:
             used_up += 1
             if used_up % _BATCH == 0:
                 tape.read(standing, buffer, _BATCH * _EVENT_BYTES)  # an IN_IGNORED of each
-        tape.inotify_add_watch(standing, watch.path, watch.mask | _IN_DONT_FOLLOW)
+        if watch.file == _NAMED:
+            tape.inotify_add_watch(standing, native_path(watch.path), watch.mask | _IN_DONT_FOLLOW)
+        else:
+            tape.inotify_add_watch(standing, f"{depot.proc}/self/fd/{depot.slot(watch.file)}", watch.mask)
         following = watch.number + 1
     if used_up % _BATCH:
         tape.read(standing, buffer, _BATCH * _EVENT_BYTES)
@@ -160,8 +174,9 @@ def _connect(file: OpenFile, depot: Depot) -> None:
 
 def _check(file: OpenFile) -> None:
     for watch in file.body.watches:
-        if not os.path.lexists(watch.path):
-            raise FileMissing(f"{watch.path}, which the job watches, is gone", hint="put it back where it was")
+        path = native_path(watch.path)
+        if watch.file == _NAMED and not os.path.lexists(path):
+            raise FileMissing(f"{path}, which the job watches, is gone", hint="put it back where it was")
 
 
 KIND = FileKind("inotify", Inotify, _recognise, _capture, _rebuild, check=_check, connect=_connect, order=5)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from orchestrator.errors import ImageCorrupt
 from orchestrator.kinds.files.epoll import EventPoll
 from orchestrator.kinds.files.ghost import Ghost
+from orchestrator.kinds.files.inotify import Inotify
 from orchestrator.kinds.files.kind import FileTable, OpenFile
 from orchestrator.kinds.files.registry import kind_of
 from orchestrator.kinds.memory.shared import SharedMemory
@@ -29,6 +30,10 @@ def check_references(
         if not 0 <= file.position < _MOST_BYTES:
             raise ImageCorrupt(f"open file {number} of the image is at position {file.position}")
         _check_object(file, objects)
+        if isinstance(file.body, Inotify):
+            for watch in file.body.watches:
+                if not -1 <= watch.file < len(files):
+                    raise ImageCorrupt(f"inotify {number} of the image watches open file {watch.file} of {len(files)}")
         if isinstance(file.body, EventPoll):
             for entry in file.body.registrations:
                 _check_descriptor(f"epoll {number}", entry.fd, entry.file, len(files))
