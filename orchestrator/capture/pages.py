@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import ctypes
+import errno
 import os
 import socket
 import struct
@@ -24,6 +25,7 @@ from orchestrator.tape.build import Tape, TapeError
 
 SMALL_BYTES = 1 << 20
 _IOV_MAX = 1024
+_PIECE = 8 << 20
 _IOVEC = struct.Struct("<QQ")
 _MAX_CALL = 0x4000_0000
 _MSGHDR = struct.Struct("<QIIQQQQiI")
@@ -63,7 +65,7 @@ _process_vm_readv.argtypes = [
 
 def copy_pages(process: HeldProcess, runs: Sequence[PageRun], image_fd: int, pages_at: int) -> None:
     """Read pages of a held process and write them to the image, in pieces of at most 8 MiB."""
-    piece = 8 << 20
+    piece = _PIECE
     buffer = ctypes.create_string_buffer(min(piece, sum(run.length for run in runs)))
     view = memoryview(buffer).cast("B")
     local = _IOVEC.pack(ctypes.addressof(buffer), len(buffer))
@@ -202,8 +204,21 @@ def copy_file(copy: FileCopy, image_fd: int, pages_at: int) -> None:
     for extent in copy.extents:
         done = 0
         while done < extent.length:
-            os.lseek(image_fd, pages_at + extent.at + done, os.SEEK_SET)
-            moved = os.sendfile(image_fd, copy.fd, extent.start + done, min(extent.length - done, _MAX_CALL))
+            at = pages_at + extent.at + done
+            moved = _copy_some(copy.fd, extent.start + done, min(extent.length - done, _MAX_CALL), image_fd, at)
             if moved == 0:
                 raise CaptureFailed(f"a file shrank while it was saved, at byte {extent.start + done}")
             done += moved
+
+
+def _copy_some(fd: int, start: int, length: int, image_fd: int, at: int) -> int:
+    """Copy bytes to the image, and return how many."""
+    os.lseek(image_fd, at, os.SEEK_SET)
+    try:
+        return os.sendfile(image_fd, fd, start, length)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    part = os.pread(fd, min(length, _PIECE), start)  # files of huge pages cannot be spliced
+    _write_all(image_fd, memoryview(part), at)
+    return len(part)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from orchestrator.ids import HostPid, ObjectId
 from orchestrator.kinds.files.kind import Depot
-from orchestrator.kinds.memory.sysv import create_as, ensure_segment, is_hugetlb, next_id, segment_name, segment_object
+from orchestrator.kinds.memory.sysv import create_as, ensure_segment, next_id, segment_name, segment_object
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
 from orchestrator.linux import sysvipc
@@ -125,8 +125,8 @@ def _look() -> _Seen:
 def _open_segment(segment: sysvipc.Segment) -> int:
     address = sysvipc.shmat(segment.id, sysvipc.SHM_RDONLY)
     try:
-        end = address + (segment.size + 4095 & -4096)
-        return os.open(f"/proc/self/map_files/{address:x}-{end:x}", os.O_RDONLY | os.O_CLOEXEC)
+        line = next(line for line in read_maps(os.getpid()) if line.start == address)  # whatever its page size is
+        return os.open(f"/proc/self/map_files/{address:x}-{line.end:x}", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         sysvipc.shmdt(address)
 
@@ -157,8 +157,6 @@ def _capture_segments(pid: HostPid, scope: Scope, seen: _Seen) -> list[ObjectId]
         path = paths.get(row.id)
         if path is None:
             scope.outside(pid, segment_name(row.id, row.key), "attached only by processes outside the job")
-        elif is_hugetlb(path):
-            scope.unsupported(pid, segment_name(row.id, row.key), "huge pages of hugetlbfs cannot be saved")
         else:
             found.append(segment_object(scope, row, path))
     return found

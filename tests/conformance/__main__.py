@@ -23,10 +23,10 @@ from conformance import report
 from conformance.applies import Applicability
 from conformance.checkout import Checkout, CheckoutError, Test
 from conformance.hierarchies import suite_hierarchies
-from conformance.hugepages import huge_pages
 from conformance.outcome import Outcome
 from conformance.workplace import clean_after
 from harness.descendants import become_subreaper, kill_all
+from harness.hugepages import huge_pages
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = ROOT / "docs" / "conformance.md"

@@ -10,6 +10,7 @@ from orchestrator.kinds.files.kind import O_CLOEXEC, Depot, FdView, FileKind, Op
 from orchestrator.kinds.files.reopening import AT_FDCWD, reopen
 from orchestrator.kinds.record import Content, Record, native_path, portable_path
 from orchestrator.kinds.scope import Scope, Shared
+from orchestrator.linux.statfs import HUGETLBFS_MAGIC, filesystem_magic
 
 _DELETED = " (deleted)"
 _MFD_CLOEXEC = 1
@@ -50,6 +51,10 @@ def ghost_object(view: FdView, scope: Scope) -> ObjectId | None:
             f"an unlinked file of {status.st_size} bytes, above the limit of {scope.ghost_limit}",
             "raise --ghost-limit",
         )
+        return None
+
+    if filesystem_magic(view.path) == HUGETLBFS_MAGIC:
+        scope.unsupported(view.pid, view.what, "huge pages of hugetlbfs cannot be saved")
         return None
 
     def make(_: ObjectId) -> Ghost:

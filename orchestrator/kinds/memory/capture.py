@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from orchestrator.ids import HostPid, ObjectId
+from orchestrator.kinds.memory import huge
 from orchestrator.kinds.memory.aio import AIO, is_ring, note_ring
 from orchestrator.kinds.memory.record import PageRun, Vma
 from orchestrator.kinds.scope import Scope
@@ -20,7 +21,6 @@ _SPECIAL = {
 }  # fmt: skip
 _REMADE_FLAGS = frozenset(("gd", "lo", "lf", "dc", "wf", "dd", "hg", "nh", "mg", "nr", "sr", "rr", "dp"))
 _REFUSED_FLAGS = {
-    "ht": "huge pages of hugetlbfs",
     "um": "registered with userfaultfd (missing pages)",
     "uw": "registered with userfaultfd (write protection)",
     "io": "memory of a device",
@@ -155,7 +155,10 @@ def _capture_vma(
     if is_ring(line):
         return Vma(line.start, line.end, line.prot, True, AIO, 0, ObjectId(-1), kept)
     backing, of = "anonymous", ObjectId(-1)
-    if line.shared and _is_shared_memory(line):
+    bits = 0
+    if line.path == huge.ANONYMOUS and not line.shared:
+        bits = huge.huge_bits(f"/proc/{pid}/map_files/{line.start:x}-{line.end:x}")
+    elif line.shared and _is_shared_memory(line):
         backing, of = "object", mappers.shared(pid, line)
     elif line.path.startswith(b"/SYSV") and line.deleted:
         backing, of = "sysv", mappers.sysv(pid, line)
@@ -188,11 +191,13 @@ def _capture_vma(
         kept,
         tuple(runs),
         tuple(guards),
+        bits,
     )
 
 
 def _is_shared_memory(line: MapLine) -> bool:
-    return line.deleted and (line.path == b"/dev/zero" or line.path.startswith(b"/memfd:")) and line.inode != 0
+    nameless = line.path in (b"/dev/zero", huge.ANONYMOUS) or line.path.startswith(b"/memfd:")
+    return line.deleted and nameless and line.inode != 0
 
 
 def _what(line: MapLine) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from orchestrator.kinds.memory.aio import AIO, rebuild_ring
+from orchestrator.kinds.memory.huge import map_flags
 from orchestrator.kinds.memory.record import AddressSpace, PageRun, Vma
 from orchestrator.tape.build import Tape
 
@@ -109,6 +110,8 @@ def _alike(a: Vma, b: Vma) -> bool:
         return False
     if ("gd" in a.flags) != ("gd" in b.flags):
         return False
+    if a.huge_bits != b.huge_bits:
+        return False
     return a.backing == "anonymous" or a.start - a.offset == b.start - b.offset
 
 
@@ -201,7 +204,7 @@ def _map(tape: Tape, vma: Vma, start: int, end: int, prot: int, backings: Backin
     if "nr" in vma.flags:
         flags |= _MAP_NORESERVE
     if vma.backing == "anonymous":
-        tape.mmap(start, end - start, prot, flags | _MAP_ANONYMOUS, -1, 0)
+        tape.mmap(start, end - start, prot, flags | _MAP_ANONYMOUS | map_flags(vma.huge_bits), -1, 0)
         return
     fd = backings.file(vma.of) if vma.backing == "file" else backings.object(vma.of)
     tape.mmap(start, end - start, prot, flags, fd, vma.offset + start - vma.start)

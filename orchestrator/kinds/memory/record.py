@@ -46,6 +46,8 @@ class Vma(Record, frozen=True, array_like=True):
     runs: tuple[PageRun, ...] = ()
     guards: tuple[tuple[int, int], ...] = ()
     """Address ranges of MADV_GUARD_INSTALL (Linux 6.13)."""
+    huge_bits: int = 0
+    """The page size of memory from hugetlbfs that is not of a file, as a power of two; else 0."""
 
 
 class AddressSpace(Record, frozen=True):

@@ -12,10 +12,10 @@ import stat
 
 from orchestrator.ids import DepotFd, HostPid, ObjectId
 from orchestrator.kinds.files.kind import O_CLOEXEC, Depot
+from orchestrator.kinds.memory.huge import fill_huge, huge_bits, map_flags, memfd_flags, scratch_for, store_huge
 from orchestrator.kinds.record import Content, Record
 from orchestrator.kinds.scope import Scope, Shared
 from orchestrator.linux.proc_maps import MapLine
-from orchestrator.linux.statfs import HUGETLBFS_MAGIC, filesystem_magic
 from orchestrator.tape.build import Tape
 
 _AT_FDCWD = -100
@@ -32,13 +32,15 @@ class SharedMemory(Record, frozen=True, tag="shared-memory"):
     """A piece of memory without a name in any file system."""
 
     name: str | None
-    """That of a memfd; None for MAP_ANONYMOUS, which maps shows as "/dev/zero (deleted)"."""
+    """That of a memfd; None for MAP_ANONYMOUS: maps shows "/dev/zero (deleted)" or "/anon_hugepage (deleted)"."""
     content: Content
     seals: int = 0
     """F_SEAL_* bits of a memfd."""
     mode: int = 0o777
     uid: int = 0
     gid: int = 0
+    huge_bits: int = 0
+    """The page size of memory from hugetlbfs, as a power of two; else 0."""
 
 
 def shared_object(scope: Scope, pid: HostPid, line: MapLine) -> ObjectId:
@@ -50,9 +52,7 @@ def shared_object(scope: Scope, pid: HostPid, line: MapLine) -> ObjectId:
 
 def memory_object(scope: Scope, pid: HostPid, path: str, what: str, dev: int, ino: int) -> ObjectId:
     """Return the object of an inode that ``path`` opens, saving its contents on first sight."""
-    if filesystem_magic(path) == HUGETLBFS_MAGIC:
-        scope.unsupported(pid, what, "huge pages of hugetlbfs cannot be saved")
-        return ObjectId(-1)
+    bits = huge_bits(path)
 
     def make(_: ObjectId) -> SharedMemory:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -61,8 +61,9 @@ def memory_object(scope: Scope, pid: HostPid, path: str, what: str, dev: int, in
         link = os.readlink(path)
         name = link.removeprefix(_MEMFD).removesuffix(_DELETED) if link.startswith(_MEMFD) else None
         seals = 0 if name is None else fcntl.fcntl(fd, _F_GET_SEALS)
-        content = scope.store(fd, status.st_size)
-        return SharedMemory(name, content, seals, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+        size = status.st_size
+        content = store_huge(scope, fd, size, bits) if bits else scope.store(fd, size)
+        return SharedMemory(name, content, seals, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, bits)
 
     scope.shared.setdefault((dev, ino), Shared(pid, what, None))
     return scope.object("memory", (dev, ino), make)
@@ -76,12 +77,16 @@ def open_shared(of: ObjectId, depot: Depot) -> DepotFd:
     memory: SharedMemory = depot.objects[of]
     tape = depot.tape
     if memory.name is None:
-        _make_anonymous(depot, memory.content.size)
+        _make_anonymous(depot, memory.content.size, memory.huge_bits)
     else:
         sealable = memory.seals != _F_SEAL_SEAL
-        tape.memfd_create(os.fsencode(memory.name) + b"\0", _MFD_CLOEXEC | (_MFD_ALLOW_SEALING if sealable else 0))
+        flags = _MFD_CLOEXEC | memfd_flags(memory.huge_bits) | (_MFD_ALLOW_SEALING if sealable else 0)
+        tape.memfd_create(os.fsencode(memory.name) + b"\0", flags)
     depot.keep(0, standing)
-    depot.fill(standing, memory.content)
+    if memory.huge_bits:
+        fill_huge(depot, standing, memory.content, memory.huge_bits)
+    else:
+        depot.fill(standing, memory.content)
     if memory.name is not None:
         tape.fchown(standing, memory.uid, memory.gid)
         tape.fchmod(standing, memory.mode)
@@ -91,19 +96,21 @@ def open_shared(of: ObjectId, depot: Depot) -> DepotFd:
     return standing
 
 
-def _make_anonymous(depot: Depot, size: int) -> None:
+def _make_anonymous(depot: Depot, size: int, bits: int) -> None:
     """Leave a descriptor of new anonymous shared memory at 0.
 
     The kernel gives a descriptor of it only by way of a mapping, and only to a task with capabilities in
     the first user namespace; without, a memfd does the same under another name.
     """
-    tape, at = depot.tape, depot.scratch_address
+    tape, at = depot.tape, scratch_for(depot, bits)
     length = size + _PAGE - 1 & -_PAGE
-    flags = _MAP_SHARED | _MAP_ANONYMOUS | _MAP_NORESERVE | _MAP_FIXED_NOREPLACE
+    flags = _MAP_SHARED | _MAP_ANONYMOUS | _MAP_NORESERVE | _MAP_FIXED_NOREPLACE | map_flags(bits)
     tape.mmap(at, length, _PROT_READ_WRITE, flags, -1, 0)
     path = f"{depot.proc}/self/map_files/{at:x}-{at + length:x}"
     tape.openat(_AT_FDCWD, path, os.O_RDWR | O_CLOEXEC, 0, may_fail=True)
-    tape.memfd_create("orch-shared", _MFD_CLOEXEC)  # descriptor 0 if the other failed, else not used
+    tape.memfd_create(
+        "orch-shared", _MFD_CLOEXEC | memfd_flags(bits)
+    )  # descriptor 0 if the other failed, else not used
     tape.munmap(at, length)
     tape.close(1, may_fail=True)
 

@@ -11,12 +11,12 @@ from collections.abc import Callable, Collection
 from orchestrator.errors import ResourceTaken
 from orchestrator.ids import HostPid, ObjectId
 from orchestrator.kinds.files.kind import Depot
+from orchestrator.kinds.memory.huge import huge_bits, read_contents, scratch_for, segment_flags, store_huge
 from orchestrator.kinds.memory.record import Vma
 from orchestrator.kinds.record import Content, Record
 from orchestrator.kinds.scope import Scope
 from orchestrator.linux import sysvipc
 from orchestrator.linux.proc_maps import MapLine
-from orchestrator.linux.statfs import HUGETLBFS_MAGIC, filesystem_magic
 from orchestrator.namespaces.enter import enter
 from orchestrator.namespaces.sysctl import write_sysctl
 from orchestrator.tape.build import Result, Tape
@@ -43,6 +43,8 @@ class SysvSegment(Record, frozen=True, tag="sysv-segment"):
     """Marked by IPC_RMID: it ends with its last attachment."""
     locked: bool = False
     """SHM_LOCK."""
+    huge_bits: int = 0
+    """The page size of memory from hugetlbfs (SHM_HUGETLB), as a power of two; else 0."""
 
     @property
     def name(self) -> str:
@@ -91,11 +93,11 @@ class SegmentMapper:
         if segment is None:
             scope.unsupported(pid, where, f"segment {shmid} belongs to another IPC namespace")
             return ObjectId(-1)
-        if line.offset or line.end - line.start != _whole_pages(segment.size):
+        path = f"/proc/{pid}/map_files/{line.start:x}-{line.end:x}"
+        if line.offset or line.end - line.start != _whole_pages(segment.size, huge_bits(path)):
             scope.unsupported(
                 pid, where, f"{segment_name(shmid, segment.key)} is attached in part (munmap or mprotect split it)"
             )
-        path = f"/proc/{pid}/map_files/{line.start:x}-{line.end:x}"
         return segment_object(scope, segment, path)
 
     def _note_outsiders(self) -> None:
@@ -115,6 +117,7 @@ def segment_object(scope: Scope, segment: sysvipc.Segment, path: str) -> ObjectI
     def make(_: ObjectId) -> SysvSegment:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         scope.closers.append(fd)
+        bits = huge_bits(path)
         return SysvSegment(
             segment.id,
             segment.key,
@@ -123,17 +126,13 @@ def segment_object(scope: Scope, segment: sysvipc.Segment, path: str) -> ObjectI
             segment.gid,
             segment.cuid,
             segment.cgid,
-            scope.store(fd, segment.size),
+            store_huge(scope, fd, segment.size, bits) if bits else scope.store(fd, segment.size),
             bool(segment.mode & sysvipc.SHM_DEST),
             bool(segment.mode & sysvipc.SHM_LOCKED),
+            bits,
         )
 
     return scope.object("sysv", segment.id, make)
-
-
-def is_hugetlb(path: str) -> bool:
-    """Whether the segment behind a /proc/PID/map_files entry is made of huge pages."""
-    return filesystem_magic(path) == HUGETLBFS_MAGIC
 
 
 def check_segment(record: SysvSegment) -> None:
@@ -174,7 +173,7 @@ def ensure_segment(of: ObjectId, depot: Depot, existing: Collection[int] = ()) -
     tape = depot.tape
     if record.shmid not in existing:
         next_id(tape, "shm", record.shmid, depot.proc)
-        flags = record.mode | sysvipc.IPC_CREAT | sysvipc.IPC_EXCL
+        flags = record.mode | sysvipc.IPC_CREAT | sysvipc.IPC_EXCL | segment_flags(record.huge_bits)
         size = record.content.size
         create_as(tape, record.cuid, record.cgid, lambda: tape.shmget(record.key, size, flags), record.shmid)
     tape.shmctl(record.shmid, sysvipc.IPC_SET, sysvipc.pack_shmid_ds(record.uid, record.gid, record.mode))
@@ -186,16 +185,11 @@ def ensure_segment(of: ObjectId, depot: Depot, existing: Collection[int] = ()) -
 def _fill(record: SysvSegment, depot: Depot, *, was_there: bool) -> None:
     if not record.content.extents and not was_there:
         return
-    tape, scratch = depot.tape, depot.scratch_address  # if something is mapped there, shmat fails with EINVAL
+    tape, scratch = depot.tape, scratch_for(depot, record.huge_bits)  # where shmat fails if something is mapped
     tape.shmat(record.shmid, scratch, 0)
     if was_there:  # what no extent covers shall read as zeros
-        tape.madvise(scratch, _whole_pages(record.content.size), _MADV_REMOVE)
-    for extent in record.content.extents:
-        done = 0
-        while done < extent.length:  # a read moves at most 0x7ffff000 bytes
-            part = min(extent.length - done, 0x4000_0000)
-            tape.pread64(depot.image, scratch + extent.start + done, part, depot.pages_at + extent.at + done)
-            done += part
+        tape.madvise(scratch, _whole_pages(record.content.size, record.huge_bits), _MADV_REMOVE)
+    read_contents(depot, tape, scratch, record.content)
     tape.shmdt(scratch)
 
 
@@ -206,7 +200,7 @@ def attach(record: SysvSegment, start: int, prot: int, tape: Tape) -> None:
     """
     tape.shmat(record.shmid, start, sysvipc.SHM_REMAP)
     if prot != _PROT_READ_WRITE:
-        tape.mprotect(start, _whole_pages(record.content.size), prot)
+        tape.mprotect(start, _whole_pages(record.content.size, record.huge_bits), prot)
 
 
 def attach_vma(record: SysvSegment, vma: Vma, tape: Tape) -> None:
@@ -247,5 +241,6 @@ def _require_id(tape: Tape, made: Result, wanted: int) -> None:
     tape.futex(word, _FUTEX_CMP_REQUEUE_PRIVATE, 0, 0, other, made)
 
 
-def _whole_pages(size: int) -> int:
-    return size + _PAGE - 1 & -_PAGE
+def _whole_pages(size: int, bits: int) -> int:
+    page = 1 << bits if bits else _PAGE
+    return size + page - 1 & -page

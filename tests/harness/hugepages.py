@@ -1,4 +1,4 @@
-"""Huge pages for the tests that use them, for as long as the suite runs."""
+"""Huge pages in the machine's pool, for as long as something needs them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ _RESERVED = Path("/proc/sys/vm/nr_hugepages")
 
 
 @contextlib.contextmanager
-def huge_pages() -> Iterator[None]:
-    """Reserve some; give them back afterwards. Without any, the tests that need them say so."""
+def huge_pages() -> Iterator[int]:
+    """Reserve some, and give them back afterwards; yield how many there are."""
     try:
         before = int(_RESERVED.read_text())
         _RESERVED.write_text(str(max(before, WANTED)))
+        now = int(_RESERVED.read_text())
     except OSError:
-        yield
+        yield 0
         return
     try:
-        yield
+        yield now
     finally:
         _RESERVED.write_text(str(before))
