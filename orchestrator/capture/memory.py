@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from orchestrator.capture.hold import HeldProcess
 from orchestrator.capture.pages import SMALL_BYTES, PageWriter, copy_pages
-from orchestrator.capture.replica import Replica, replicate, split_runs
+from orchestrator.capture.replica import Replica, may_share, replicate, split_runs
 from orchestrator.capture.tasks import MemoryToWrite
 from orchestrator.ids import Pid
 from orchestrator.kinds.memory.record import PageRun
@@ -65,7 +65,8 @@ def write_held(
     for write in writes:
         process, runs, unreadable = write.process, write.runs, write.unreadable
         able_itself = write.bytes >= SMALL_BYTES and process.pid in able
-        replica = replicate(process) if replicas is not None and able_itself and process.owns_workspace else None
+        may_replicate = replicas is not None and able_itself and process.owns_workspace and may_share(write.vmas)
+        replica = replicate(process) if may_replicate else None
         if replica is not None and replicas is not None:
             replicas.callback(replica.end)
             theirs, runs = split_runs(write.vmas, runs)

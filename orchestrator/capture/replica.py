@@ -11,6 +11,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Sequence
 
 from orchestrator.capture.hold import HeldProcess
 from orchestrator.ids import HostPid, HostTid, Pid, Tid
@@ -105,6 +106,14 @@ def _describe(parent: HeldProcess, host: HostPid, pid: Pid) -> HeldProcess:
         host, parent.stat, parent.status, pid, [tracee],
         memory=memory, auxv=parent.auxv, workspace=parent.workspace, owns_workspace=True, pidfd=pidfd_open(host),
     )  # fmt: skip
+
+
+def may_share(vmas: Sequence[Vma]) -> bool:
+    """Say whether a process may have a copy-on-write child for a while.
+
+    Not with private huge pages: what it writes then takes another one from the machine's pool, which may be empty.
+    """
+    return not any("ht" in vma.flags and not vma.shared for vma in vmas)
 
 
 def split_runs(vmas: list[Vma], runs: list[PageRun]) -> tuple[list[PageRun], list[PageRun]]:

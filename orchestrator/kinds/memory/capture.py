@@ -19,7 +19,7 @@ _MCL_FUTURE, _MCL_ONFAULT = 2, 4
 _SPECIAL = {
     b"[vdso]": "vdso", b"[vvar]": "vvar", b"[vvar_vclock]": "vvar_vclock", b"[vsyscall]": "vsyscall",
 }  # fmt: skip
-_REMADE_FLAGS = frozenset(("gd", "lo", "lf", "dc", "wf", "dd", "hg", "nh", "mg", "nr", "sr", "rr", "dp"))
+_REMADE_FLAGS = frozenset(("gd", "lo", "lf", "dc", "wf", "dd", "hg", "nh", "mg", "nr", "sr", "rr", "dp", "ht"))
 _REFUSED_FLAGS = {
     "um": "registered with userfaultfd (missing pages)",
     "uw": "registered with userfaultfd (write protection)",
