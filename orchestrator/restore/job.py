@@ -25,6 +25,7 @@ from orchestrator.kinds.files.depot import (
 )
 from orchestrator.kinds.files.kind import Depot
 from orchestrator.kinds.files.namespace import outer_namespaces, wanted_outer
+from orchestrator.kinds.files.procfile import share, shared_files
 from orchestrator.kinds.memory.rebuild import Backings
 from orchestrator.kinds.memory.shared import open_shared, seal_shared
 from orchestrator.kinds.memory.sysv import SysvSegment, attach_vma, ensure_segment, finish_segment, segments_of
@@ -130,7 +131,7 @@ class Restore:
             inherited=given, scratch_address=self._layout.keep_out.end,
         )  # fmt: skip
         self._surroundings.before_depot(depot)
-        takers = flock_takers(self._snapshot.files, _placers(self._snapshot))
+        takers = flock_takers(self._snapshot.files, frozenset(_placers(self._snapshot).values()))
         rebuild_depot(self._snapshot.files, depot, takers)
         mapped = {v.of for m in self._snapshot.memories for v in m.vmas if v.backing == "object"}
         objects = {of: open_shared(of, depot) for of in sorted(mapped)}
@@ -148,13 +149,14 @@ class Restore:
         )
         tables = {table.id: table for table in self._snapshot.file_tables}
         first = first_holders(self._snapshot.file_tables)
+        shared = shared_files(self._snapshot.files, self._snapshot.file_tables)
 
         def place_files(tape: Tape, process: Process) -> None:
             assert process.state is not None
             table = tables[process.state.files]
             place_table(table, tape, self._layout.depot)
             take_own_flocks(tape, process.pid, files, takers, self._layout.depot)
-            settle_table(table, tape, self._layout.depot, files, self._snapshot.objects, first)
+            settle_table(table, tape, self._layout.depot, files, self._snapshot.objects, first, shared)
             tape.close_range(self._layout.depot, _MAX_FD, 0)
             lock_table(table, tape)
 
@@ -169,7 +171,9 @@ class Restore:
             self._standing.numbers.get("cgroup"),
         )
         seal_shared(depot, self._seals)
-        return compiler.compile(), depot
+        plan = compiler.compile()
+        plan.gather += share(shared, _placers(self._snapshot), files, self._layout.depot)
+        return plan, depot
 
     def _segment(self, of: int) -> SysvSegment:
         record = self._snapshot.objects[of]
@@ -421,13 +425,13 @@ class Restore:
         return vdso.start + syscall_offset(arch.SYSCALL_INSTRUCTION)
 
 
-def _placers(snapshot: Snapshot) -> frozenset[Pid]:
-    """Say which processes place a table of files: of those that share one, it is the first."""
+def _placers(snapshot: Snapshot) -> dict[ObjectId, Pid]:
+    """Say which process places each table of files: of those that share one, it is the first."""
     placers: dict[ObjectId, Pid] = {}
     for process in snapshot.processes:
         if process.state is not None:
             placers.setdefault(process.state.files, process.pid)
-    return frozenset(placers.values())
+    return placers
 
 
 def special_sizes(snapshot: Snapshot) -> dict[str, int]:

@@ -472,18 +472,6 @@ def test_processes_outside_or_gone(tmp_path: Path) -> None:
         assert "has ended or is outside" in lines["3"]
 
 
-def test_a_procfs_file_that_two_processes_share(tmp_path: Path) -> None:
-    def setup() -> None:
-        os.open(f"/proc/{os.getpid()}/stat", os.O_RDONLY)
-
-    first = Process(setup)
-    fd = first.take(0)
-    second = Process(lambda: keep_only([fd], 0), close=False)
-    os.close(fd)
-    with contextlib.closing(first), contextlib.closing(second), captured([first, second], tmp_path / "image") as image:
-        assert names(image).endswith("several processes share it, and each would have to open it anew")
-
-
 def test_eventfds(tmp_path: Path) -> None:
     def setup() -> None:
         os.eventfd(7)

@@ -15,6 +15,7 @@ PROGRAMS = [
     Program("names_gone"),
     Program("odd_names"),
     Program("leases"),
+    Program("shared_proc_files"),
     Program("watches", checkpoint_options=("--external", "inotify")),
     Program("made_up_files"),
     Program("dead_processes"),

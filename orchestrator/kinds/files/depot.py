@@ -127,6 +127,7 @@ def settle_table(
     files: Mapping[ObjectId, OpenFile],
     objects: list[Any],
     first: Mapping[ObjectId, tuple[ObjectId, int]],
+    handed_round: Collection[ObjectId] = (),
 ) -> None:
     """Finish the files of a table in a task that has it, when all tasks are there. ``first``: first_holders()."""
     numbers = {descriptor.fd: descriptor.file for descriptor in table.descriptors}
@@ -149,6 +150,7 @@ def settle_table(
                     is_first,
                     free,
                     numbers,
+                    handed_round,
                 ),
             )
         if is_first:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
@@ -268,6 +268,8 @@ class Settling:
     """The lowest number that the table leaves free: what is opened gets it."""
     numbers: Mapping[int, ObjectId] = field(default_factory=dict)
     """The table of this process."""
+    handed_round: Collection[ObjectId] = ()
+    """The files that one process has opened for all who share them."""
 
 
 Capture = Callable[[FdView, Scope], Record | None]

@@ -6,11 +6,10 @@ Until then something else stands for them in the depot and at their numbers.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from orchestrator.kinds.files.kind import O_CLOEXEC, Depot, FdView, OpenFile, Settling
-from orchestrator.kinds.scope import Scope
+from orchestrator.ids import ObjectId, Pid
+from orchestrator.kinds.files.kind import O_CLOEXEC, Depot, FileTable, OpenFile, Settling
 from orchestrator.tape.build import Tape
 
 
@@ -33,13 +32,41 @@ def open_in_place(file: OpenFile, settling: Settling, write_open: Callable[[Tape
         tape.dup3(first_here, settling.fd, cloexec)
 
 
-def refuse_sharing(view: FdView, scope: Scope) -> None:
-    """Note it if several processes turn out to share a file whose position would be lost."""
-    scope.finishers.append(partial(_judge_sharing, view, scope))
+def shared_late(files: Iterable[OpenFile], tables: Iterable[FileTable]) -> dict[ObjectId, list[ObjectId]]:
+    """Return those of ``files`` that several tables have, each with its tables in order."""
+    late = {file.id for file in files}
+    holders: dict[ObjectId, list[ObjectId]] = {}
+    for table in tables:
+        for of in {descriptor.file for descriptor in table.descriptors} & late:
+            holders.setdefault(of, []).append(table.id)
+    return {of: sorted(holding) for of, holding in holders.items() if len(holding) > 1}
 
 
-def _judge_sharing(view: FdView, scope: Scope) -> None:
-    assert view.files is not None
-    held = view.files.at(view.pid, view.fd)
-    if held is not None and view.files.tables_with(held.file) > 1:
-        scope.unsupported(view.pid, view.what, "several processes share it, and each would have to open it anew")
+def hand_round(
+    shared: Mapping[ObjectId, Sequence[ObjectId]],
+    placers: Mapping[ObjectId, Pid],
+    base: int,
+    write_open: Callable[[ObjectId, Tape], None],
+) -> list[dict[Pid, Tape]]:
+    """Write how a file that several processes share, but one must open, comes to the others; a barrier behind each.
+
+    It takes the place of what stands for it at its number of the depot. ``write_open`` leaves it at 0. ``placers``:
+    the process that places each table. Nobody has anything but the depot's numbers yet.
+    """
+    opening: dict[Pid, Tape] = {}
+    fetching: dict[Pid, Tape] = {}
+    for of, (first, *others) in sorted(shared.items()):
+        opener = placers[first]
+        tape = opening.setdefault(opener, Tape(f"{opener}: open for others, too"))
+        write_open(of, tape)
+        tape.dup3(0, base + of, O_CLOEXEC)
+        tape.close(0)
+        for table in others:
+            who = placers[table]
+            tape = fetching.setdefault(who, Tape(f"{who}: fetch what others opened"))
+            tape.pidfd_open(opener, 0)
+            tape.pidfd_getfd(0, base + of, 0)
+            tape.dup3(1, base + of, O_CLOEXEC)
+            tape.close(0)
+            tape.close(1)
+    return [opening, fetching]

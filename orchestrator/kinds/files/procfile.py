@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Iterable, Mapping, Sequence
 
-from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile, Settling
-from orchestrator.kinds.files.late import hold_place, open_in_place, refuse_sharing
+from orchestrator.ids import ObjectId, Pid
+from orchestrator.kinds.files.kind import Depot, FdView, FileKind, FileTable, OpenFile, Settling
+from orchestrator.kinds.files.late import hand_round, hold_place, open_in_place, shared_late
 from orchestrator.kinds.files.regular import leads_there
 from orchestrator.kinds.files.reopening import AT_FDCWD, open_flags, seek
 from orchestrator.kinds.record import Record
@@ -56,7 +58,6 @@ def _capture(view: FdView, scope: Scope) -> ProcFile | None:
     if _process_of(view) not in scope.pids.values():
         scope.unsupported(view.pid, view.what, "it is about a process that has ended or is outside of the job")
         return None
-    refuse_sharing(view, scope)
     return ProcFile(view.link)
 
 
@@ -82,15 +83,31 @@ def _rebuild(file: OpenFile, depot: Depot) -> None:
 
 
 def _settle(file: OpenFile, settling: Settling) -> None:
-    if file.body.ended:
+    if file.body.ended or file.id in settling.handed_round:
         return
 
-    def write_open(tape: Tape) -> None:
-        tape.openat(AT_FDCWD, file.body.path, open_flags(file.flags), 0)
-        if not file.flags & os.O_PATH:
-            seek(tape, settling.free, file)
+    open_in_place(file, settling, lambda tape: _open(tape, file, settling.free))
 
-    open_in_place(file, settling, write_open)
+
+def _open(tape: Tape, file: OpenFile, free: int) -> None:
+    tape.openat(AT_FDCWD, file.body.path, open_flags(file.flags), 0)
+    if not file.flags & os.O_PATH:
+        seek(tape, free, file)
+
+
+def shared_files(files: Iterable[OpenFile], tables: Iterable[FileTable]) -> dict[ObjectId, list[ObjectId]]:
+    """Return the files of living processes that several tables have, each with those."""
+    return shared_late((file for file in files if isinstance(file.body, ProcFile) and not file.body.ended), tables)
+
+
+def share(
+    shared: Mapping[ObjectId, Sequence[ObjectId]],
+    placers: Mapping[ObjectId, Pid],
+    files: Mapping[ObjectId, OpenFile],
+    base: int,
+) -> list[dict[Pid, Tape]]:
+    """Write how those come to all who have them. See :func:`hand_round`."""
+    return hand_round(shared, placers, base, lambda of, tape: _open(tape, files[of], 0))
 
 
 KIND = FileKind("procfs file", ProcFile, _recognise, _capture, _rebuild, _settle)
