@@ -40,6 +40,10 @@ from orchestrator.tape.build import Tape
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs root")
 
 
+def comm(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
 def drain(fd: int) -> bytes:
     os.set_blocking(fd, False)
     parts = []
@@ -853,7 +857,7 @@ def test_what_is_shared_with_outsiders_is_named(tmp_path: Path) -> None:
         assert len(found) == 4
         for line, (fd, key) in zip(found, [(0, "pipe["), (1, None), (2, f"file[{fifo}"), (3, None)], strict=True):
             assert line.startswith(f"{inside.pid} (test): fd {fd} (")
-            assert f"shared with {outside.pid} (pytest) as fd {fd + 10}, outside" in line
+            assert f"shared with {outside.pid} ({comm(outside.pid)}) as fd {fd + 10}, outside" in line
             assert ("--external" in line) == (key is not None)
             assert key is None or key in line
         with captured([inside, outside], tmp_path / "image") as image:
@@ -873,7 +877,7 @@ def test_shared_memory_that_an_outsider_has_mapped(tmp_path: Path) -> None:
 
         with captured([inside], tmp_path / "image", also=also) as image:
             report_leaks(image.scope, outside_holders([inside.pid]))
-            assert f"shared with {outside.pid} (pytest) in its memory" in names(image)
+            assert f"shared with {outside.pid} ({comm(outside.pid)}) in its memory" in names(image)
 
 
 def test_everything_that_cannot_be_rebuilt_is_named_at_once(tmp_path: Path) -> None:
