@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import time
@@ -22,7 +23,9 @@ from orchestrator.tape import tracee
 from orchestrator.tape.memory import ProcMemory
 from orchestrator.tape.tracee import Tracee, Workspace
 
-_PROT_RWX, _MAP_PRIVATE_ANONYMOUS = 7, 0x22
+_PROT_RWX, _PROT_RX, _PROT_RW = 7, 5, 3
+_MAP_PRIVATE_ANONYMOUS, _MAP_FIXED = 0x22, 0x10
+_PAGE = 4096
 
 
 @dataclass(slots=True)
@@ -72,7 +75,7 @@ class HeldProcess:
         """Map memory for tapes in the process."""
         numbers = syscalls.numbers(machine())
         size = tracee.workspace_size(tape_bytes, self.leader.xstate)
-        base = self.leader.call(numbers["mmap"], 0, size, _PROT_RWX, _MAP_PRIVATE_ANONYMOUS, -1, 0)
+        base = self._map_workspace(numbers["mmap"], size)
         if -4095 <= base < 0:
             raise CaptureFailed(
                 f"task {self.name} has no room for {size // 1024} KiB of workspace: {os.strerror(-base)}",
@@ -83,6 +86,20 @@ class HeldProcess:
         self.owns_workspace = True
         self.memory.write(self.workspace.base, arch.TAPE_LOOP)
         return self.workspace
+
+    def _map_workspace(self, mmap: int, size: int) -> int:
+        """Map pages to write and to run; apart where both at once are denied. We write to either by force."""
+        call = self.leader.call
+        base = call(mmap, 0, size, _PROT_RWX, _MAP_PRIVATE_ANONYMOUS, -1, 0)
+        if base != -errno.EACCES:
+            return base
+        base = call(mmap, 0, size, _PROT_RW, _MAP_PRIVATE_ANONYMOUS, -1, 0)
+        if base > 0:
+            code = call(mmap, base, _PAGE, _PROT_RX, _MAP_PRIVATE_ANONYMOUS | _MAP_FIXED, -1, 0)
+            if code < 0:
+                call(syscalls.numbers(machine())["munmap"], base, size)
+                return code
+        return base
 
     def drop_workspace(self) -> None:
         """Unmap it."""

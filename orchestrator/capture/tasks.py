@@ -14,7 +14,7 @@ from orchestrator.capture.threads import ThreadView, read_threads
 from orchestrator.errors import CaptureFailed
 from orchestrator.ids import FarAddr, HostPid, ObjectId, Pid, Tid
 from orchestrator.kinds.files.kind import FileTable
-from orchestrator.kinds.memory.capture import CapturedMemory, Mappers, capture_memory
+from orchestrator.kinds.memory.capture import CapturedMemory, Mappers, Range, capture_memory
 from orchestrator.kinds.memory.record import AddressSpace, PageRun, Vma
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.task import (
@@ -280,7 +280,8 @@ class JobCapture:
     ) -> None:
         assert process.workspace is not None
         relative = self._memory.get(parent.host) if parent else None
-        memory = capture_memory(process.seen, self._scope, self._mappers, relative, ignore=process.workspace.base)
+        ours = Range(process.workspace.base, process.workspace.base + process.workspace.size)
+        memory = capture_memory(process.seen, self._scope, self._mappers, relative, ours)
         self._memory[process.host] = memory
         stat = process.stat if not process.headless else read_stat(process.seen)
         self.memories.append(

@@ -259,6 +259,7 @@ class Compiler:
             signals.tell_actions(tape, self._actions[state.signal_actions].actions, [])
         if not node.flags & 0x100:
             barriers.tell_barriers(tape, self._memories[state.memory].barriers)
+        attributes.tell_before_threads(tape, state.attributes)
         tapes.threads = self._beget(tape, process, leader, other_threads(process), 0)
         signals.tell_no_child_signal(tape)
         timers.tell_posix_timers(tape, process.pid, state.posix_timers)

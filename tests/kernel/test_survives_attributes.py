@@ -18,6 +18,7 @@ PROGRAMS = [
     Program("scheduling"),
     Program("oom_score"),
     Program("process_switches"),
+    Program("denies"),
     Program("barriers"),
     Program("audit_login"),
     Program("working_directory"),

@@ -31,6 +31,7 @@ PROGRAMS = [
     Program("many_mappings", seconds=60),
     Program("locks_future_memory"),
     Program("kept_from_children"),
+    Program("beside_ours"),
     Program("snapshot_moment"),
     Program("snapshot_unseen"),
     Program("sysv_shm"),

@@ -51,6 +51,13 @@ class StoredRun(NamedTuple):
     """Raw /proc/PID/pagemap entries, 8 bytes a page."""
 
 
+class Range(NamedTuple):
+    """Addresses."""
+
+    start: int
+    end: int
+
+
 class CapturedMemory:
     """What the capture of one address space leaves for its relatives' and for the writers of pages."""
 
@@ -98,14 +105,15 @@ class CapturedMemory:
 
 
 def capture_memory(
-    pid: HostPid, scope: Scope, mappers: Mappers, parent: CapturedMemory | None, ignore: int = 0
+    pid: HostPid, scope: Scope, mappers: Mappers, parent: CapturedMemory | None, ours: Range
 ) -> CapturedMemory:
-    """Describe the mappings of a held process and place its pages; ``ignore`` is where our own workspace lies."""
+    """Describe the mappings of a held process and place its pages; ``ours`` is where our own workspace lies."""
     memory = CapturedMemory(pid)
     lines = []
     for line, flags in read_smaps_flags(pid):
-        if line.start == ignore:
+        if line.start < ours.end and ours.start < line.end:
             memory.lock_future = _lock_future(flags)
+            lines += [(part, flags) for part in _around(line, ours)]
             continue
         refused = [_REFUSED_FLAGS[flag] for flag in flags if flag in _REFUSED_FLAGS]
         if is_ring(line):
@@ -119,8 +127,14 @@ def capture_memory(
     regions = _regions(memory, lines)
     writer = _Placer(scope, parent)
     for line, flags in lines:
-        memory.vmas.append(_capture_vma(pid, line, flags, mappers, memory, regions, writer, ignore))
+        memory.vmas.append(_capture_vma(pid, line, flags, mappers, memory, regions, writer))
     return memory
+
+
+def _around(line: MapLine, ours: Range) -> list[MapLine]:
+    """Return what a mapping was before the kernel joined our own to it."""
+    parts = [line._replace(end=min(line.end, ours.start)), line._replace(start=max(line.start, ours.end))]
+    return [part for part in parts if part.start < part.end]
 
 
 def _lock_future(flags: VmFlags) -> int:
@@ -146,7 +160,6 @@ def _capture_vma(
     memory: CapturedMemory,
     regions: list[pagemap.Region],
     placer: _Placer,
-    ignore: int,
 ) -> Vma:
     kept = tuple(flag for flag in flags if flag in _REMADE_FLAGS)
     special = _SPECIAL.get(line.path)
@@ -174,7 +187,7 @@ def _capture_vma(
             regions.append((line.end, end, categories))
             end = line.end
         start = max(start, line.start)
-        if start >= end or start == ignore:
+        if start >= end:
             continue
         if categories & pagemap.PAGE_IS_GUARD:
             guards.append((start, end))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.task.kind import Answer
 from orchestrator.linux.proc_status import Status
-from orchestrator.tape.build import Tape
+from orchestrator.tape.build import Played, Tape
 
 _PR_SET_PDEATHSIG, _PR_GET_PDEATHSIG = 1, 2
 _PR_SET_DUMPABLE, _PR_GET_DUMPABLE = 4, 3
@@ -14,6 +14,10 @@ _PR_GET_TSC, _PR_SET_TSC = 25, 26
 _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_SET_THP_DISABLE, _PR_GET_THP_DISABLE = 41, 42
+_PR_MCE_KILL, _PR_MCE_KILL_GET = 33, 34
+_PR_MCE_KILL_SET, _PR_MCE_KILL_DEFAULT = 1, 2
+_PR_SET_MDWE, _PR_GET_MDWE = 65, 66
+_PR_TSC_ENABLE = 1
 _ASK_PERSONALITY = 0xFFFFFFFF
 
 
@@ -33,6 +37,12 @@ class ProcessAttributes(Record, frozen=True):
     child_subreaper: bool
     dumpable: int
     thp_disable: int
+    time_stamp_counter: int = _PR_TSC_ENABLE
+    """PR_SET_TSC; of the main thread, whose others have it from there."""
+    machine_checks: int = _PR_MCE_KILL_DEFAULT
+    """PR_MCE_KILL; likewise."""
+    deny_write_execute: int = 0
+    """PR_SET_MDWE (Linux 6.3)."""
 
 
 def ask_thread(tape: Tape, status: Status, name: bytes) -> Answer[ThreadAttributes]:
@@ -51,9 +61,23 @@ def ask_process(tape: Tape) -> Answer[ProcessAttributes]:
     tape.prctl(_PR_GET_CHILD_SUBREAPER, subreaper, 0, 0, 0)
     dumpable = tape.prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0)
     thp = tape.prctl(_PR_GET_THP_DISABLE, 0, 0, 0, 0, may_fail=True)
-    return lambda played: ProcessAttributes(
-        bool(int.from_bytes(played.data(subreaper)[:4], "little")), played.result(dumpable), max(played.result(thp), 0)
-    )
+    counter = tape.space(8)
+    tape.prctl(_PR_GET_TSC, counter, 0, 0, 0, may_fail=True)
+    checks = tape.prctl(_PR_MCE_KILL_GET, 0, 0, 0, 0, may_fail=True)
+    denied = tape.prctl(_PR_GET_MDWE, 0, 0, 0, 0, may_fail=True)
+
+    def read(played: Played) -> ProcessAttributes:
+        policy = played.result(checks)
+        return ProcessAttributes(
+            bool(int.from_bytes(played.data(subreaper)[:4], "little")),
+            played.result(dumpable),
+            max(played.result(thp), 0),
+            int.from_bytes(played.data(counter)[:4], "little") or _PR_TSC_ENABLE,
+            policy if policy >= 0 else _PR_MCE_KILL_DEFAULT,
+            max(played.result(denied), 0),
+        )
+
+    return read
 
 
 def tell_name(tape: Tape, name: bytes) -> None:
@@ -75,6 +99,14 @@ def tell_thread_after_credentials(tape: Tape, wanted: ThreadAttributes) -> None:
         tape.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
+def tell_before_threads(tape: Tape, wanted: ProcessAttributes) -> None:
+    """Set what threads have from the one that makes them."""
+    if wanted.time_stamp_counter != _PR_TSC_ENABLE:
+        tape.prctl(_PR_SET_TSC, wanted.time_stamp_counter, 0, 0, 0)
+    if wanted.machine_checks != _PR_MCE_KILL_DEFAULT:
+        tape.prctl(_PR_MCE_KILL, _PR_MCE_KILL_SET, wanted.machine_checks, 0, 0)
+
+
 def tell_process(tape: Tape, wanted: ProcessAttributes, *, credentials_changed: bool) -> None:
     """Set what belongs to the process, after its credentials.
 
@@ -86,3 +118,5 @@ def tell_process(tape: Tape, wanted: ProcessAttributes, *, credentials_changed: 
         tape.prctl(_PR_SET_DUMPABLE, wanted.dumpable, 0, 0, 0)
     if wanted.thp_disable:
         tape.prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0)
+    if wanted.deny_write_execute:
+        tape.prctl(_PR_SET_MDWE, wanted.deny_write_execute, 0, 0, 0)
