@@ -10,8 +10,9 @@ import fcntl
 import os
 import socket
 import struct
+import time
 
-from orchestrator.ids import DepotFd
+from orchestrator.ids import DepotFd, ObjectId
 from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile
 from orchestrator.kinds.files.reopening import set_status
 from orchestrator.kinds.record import Content, Record
@@ -45,6 +46,8 @@ _LATE = {(SOL_SOCKET, socket.SO_REUSEADDR): 4, (SOL_SOCKET, socket.SO_SNDTIMEO):
 """Options that are used or lost on the way, with the size of their values in bytes."""
 _PATIENCE = struct.pack("=qq", 10, 0)
 """For a listener that had room for this connection before: struct timeval."""
+_TICK = struct.pack("=qq", 0, 12_000_000)
+"""More than a tick of the kernel's clock: struct timespec."""
 _SLACK = 1 << 20
 _SENDFILE_MOST = 0x4000_0000
 
@@ -136,7 +139,27 @@ def capture_calling(
 
 
 def rebuild_client(file: OpenFile, depot: Depot) -> None:
-    """Write the tape entries that make the socket and give it its port."""
+    """Write the tape entries that make the socket and give it its port.
+
+    Those in queues are made with the first of them, in the order of their queue: that will tell it again.
+    """
+    if not file.body.queued:
+        _make(file, depot)
+        return
+    queued = [number for number in sorted(depot.files) if getattr(depot.files[number].body, "queued", False)]
+    if file.id != queued[0]:
+        return
+    ordered: dict[ObjectId, OpenFile] = {}
+    for number in sorted(depot.files):
+        for waiting in getattr(depot.files[number].body, "unaccepted", ()):
+            client = _client_file(waiting, depot)
+            if client is not None:
+                ordered[client.id] = client
+    for client in [*ordered.values(), *(depot.files[number] for number in queued if number not in ordered)]:
+        _make(client, depot)
+
+
+def _make(file: OpenFile, depot: Depot) -> None:
     body: TcpClient = file.body
     tape = depot.tape
     tape.socket(body.family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, socket.IPPROTO_TCP)
@@ -185,7 +208,10 @@ def call_up(waiting: Waiting, depot: Depot) -> None:
     """Write the tape entries that put a connection into the queue of its listener again."""
     file = _client_file(waiting, depot)
     if file is None:
+        # Nothing but its age will tell of its place in the queue.
+        depot.tape.clock_nanosleep(time.CLOCK_MONOTONIC, 0, _TICK, 0)
         _call_as_departed(waiting, depot)
+        depot.tape.clock_nanosleep(time.CLOCK_MONOTONIC, 0, _TICK, 0)
     else:
         _call_again(file, waiting.content, depot)
 

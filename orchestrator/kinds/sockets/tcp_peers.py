@@ -123,13 +123,20 @@ class TcpPeers:
     def _queued(self) -> list[sockdiag.InetDiag]:
         """All that nobody has accepted, the oldest first; the kernel tells their age in ticks of its clock.
 
-        Of the same age, the client whose socket is older comes first. Who has closed its own is placed by its port:
-        ports are given in ascending order.
+        Of the same age, the client whose socket is older comes first, or, where one has closed its own, who has the
+        lower port: ports are mostly given in ascending order.
         """
         found = [diag for diag in self._dump if not diag.ino and diag.state in _QUEUED]
-        clients = {id(diag): self.client_of(diag) for diag in found}
-        known = all(ino > 0 for ino in clients.values())
-        return sorted(found, key=lambda diag: (-diag.idle_ms, clients[id(diag)] if known else diag.dport))
+        ages: dict[int, list[sockdiag.InetDiag]] = {}
+        for diag in found:
+            ages.setdefault(diag.idle_ms, []).append(diag)
+        ordered = []
+        for age in sorted(ages, reverse=True):
+            clients = {diag.dport: self.client_of(diag) for diag in ages[age]}
+            known = all(ino > 0 for ino in clients.values())
+            places = clients if known else {port: port for port in clients}
+            ordered += sorted(ages[age], key=lambda diag: places[diag.dport])
+        return ordered
 
     @cached_property
     def _by_ino(self) -> dict[int, sockdiag.InetDiag]:
