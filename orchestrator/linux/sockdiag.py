@@ -44,6 +44,7 @@ _UNIX_DIAG_UID = 7
 
 _INET_DIAG_INFO = 2
 _INET_DIAG_SHUTDOWN = 8
+_INET_DIAG_MD5SIG = 18
 _SHOW_SHUTDOWN = 1 << _INET_DIAG_SHUTDOWN - 1
 _SHOW_INFO = 1 << _INET_DIAG_INFO - 1
 _LAST_DATA_SENT_AT = 44  # in struct tcp_info
@@ -106,6 +107,8 @@ class InetDiag(NamedTuple):
     interface: int
     idle_ms: int = 0
     """Milliseconds since it last sent data, or else since it is there; only where ``inet_sockets`` was asked for it."""
+    md5_keys: bytes = b""
+    """Structs tcp_diag_md5sig, likewise."""
 
 
 class PacketDiag(NamedTuple):
@@ -279,6 +282,7 @@ def _inet(family: int, body: bytes, *, idle: bool = False) -> InetDiag:
         wqueue,
         interface,
         _idle_ms(body) if idle else 0,
+        _attributes(body, _inet_diag_msg.size).get(_INET_DIAG_MD5SIG, b"") if idle else b"",
     )
 
 

@@ -319,6 +319,73 @@ def test_other_end_outside_of_the_job(holders: Holders) -> None:
     assert "--tcp close" in reason
 
 
+def test_multipath_listener(holders: Holders) -> None:
+    """What servers written in Go have by default: their clients mostly do not speak it."""
+    server = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)
+    server.setsockopt(SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    server.bind(("127.0.0.1", 0))
+    server.listen(9)
+    fresh = socket.socket(socket.AF_INET6, socket.SOCK_STREAM, 262)
+    client = socket.create_connection(server.getsockname())
+    accepted, _ = server.accept()
+    client.send(b"plain")
+    image, scope = capture([holders.start({100: server, 101: accepted, 102: client, 103: fresh})])
+    assert not scope.blockers.unsupported
+    name = server.getsockname()
+    close(server, client, accepted, fresh)
+    holders.end()
+    check(image)
+    with rebuilt(image) as (table,):
+        assert [table[number].getsockopt(SOL_SOCKET, socket.SO_PROTOCOL) for number in (100, 101, 103)] == [262, 6, 262]
+        assert table[101].recv(10) == b"plain"
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262) as multipath:
+            multipath.connect(name)
+            again, _ = table[100].accept()
+            multipath.send(b"x")
+            assert again.recv(1) == b"x"
+            reasons = blockers([holders.start({100: again, 101: multipath})])
+            again.close()
+            holders.end()
+    assert len(reasons) == 2
+    assert all("a connection of Multipath TCP" in reason and "multipathtcp=0" in reason for reason in reasons)
+
+
+def test_signed_connections(holders: Holders) -> None:
+    def sign(sock: socket.socket) -> None:
+        address = struct.pack("=HH4s120x", 2, 0, socket.inet_aton("127.0.0.1"))
+        sock.setsockopt(SOL_TCP, 14, address + struct.pack("=BBHi80s", 0, 0, 6, 0, b"secret"))
+
+    server, client = socket.socket(), socket.socket()
+    try:
+        sign(server)
+    except OSError:
+        pytest.skip("this kernel has no MD5 signatures")
+    sign(client)
+    server.bind(("127.0.0.1", 0))
+    server.listen()
+    name = server.getsockname()
+    client.connect(name)
+    accepted, _ = server.accept()
+    client.send(b"signed")
+    image, scope = capture([holders.start({100: server, 101: accepted, 102: client})])
+    assert not scope.blockers.unsupported
+    close(server, client, accepted)
+    holders.end()
+    with rebuilt(image) as (table,):
+        assert table[101].recv(10) == b"signed"
+        _talk(table[101], table[102], 100000)
+        with socket.socket() as unsigned, socket.socket() as signed:
+            unsigned.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                unsigned.connect(name)
+            sign(signed)
+            signed.connect(name)
+        same, _ = capture([holders.start({101: table[101]})])
+        keys = [option for option in same.files[0].body.options.others if option.number == 32]  # type: ignore[union-attr]
+        assert [b"secret" in key.value for key in keys] == [True]
+        holders.end()
+
+
 def test_failed_connection_whose_error_is_not_sure_is_refused(holders: Holders) -> None:
     server, client, accepted = connected()
     accepted.send(b"x")  # whether the end was told before the reset cannot be seen

@@ -53,13 +53,13 @@ def capture_options(sock: socket.socket, *levels: int) -> SocketOptions:
     """Read every option of SOL_SOCKET and these levels that differs from a fresh socket's. May raise Refused."""
     others = []
     for row in _rows(levels):
-        value = _read(sock, row.level, row.number, len(row.fresh))
+        value = read_option(sock, row.level, row.number, len(row.fresh))
         if value is not None and value != row.fresh:
             others.append(Option(row.level, row.number, value))
-    device = _read(sock, SOL_SOCKET, socket.SO_BINDTODEVICE, 16) if SOL_IP in levels else None
+    device = read_option(sock, SOL_SOCKET, socket.SO_BINDTODEVICE, 16) if SOL_IP in levels else None
     if device:
         others.append(Option(SOL_SOCKET, socket.SO_BINDTODEVICE, device))
-    locks = _read(sock, SOL_SOCKET, SO_BUF_LOCK, 4)
+    locks = read_option(sock, SOL_SOCKET, SO_BUF_LOCK, 4)
     return SocketOptions(
         sock.getsockopt(SOL_SOCKET, socket.SO_SNDBUF),
         sock.getsockopt(SOL_SOCKET, socket.SO_RCVBUF),
@@ -82,7 +82,8 @@ def _rows(levels: tuple[int, ...]) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def _read(sock: socket.socket, level: int, number: int, size: int) -> bytes | None:
+def read_option(sock: socket.socket, level: int, number: int, size: int) -> bytes | None:
+    """Return the value of an option, None where a socket has no such."""
     try:
         return sock.getsockopt(level, number, size)
     except OSError as error:

@@ -6,6 +6,8 @@ import select
 import socket
 import struct
 
+import msgspec
+
 from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile
 from orchestrator.kinds.files.reopening import set_status
 from orchestrator.kinds.record import Record
@@ -18,15 +20,19 @@ from orchestrator.kinds.sockets.options import (
     Option,
     SocketOptions,
     capture_options,
+    read_option,
     write_buffers,
     write_options,
 )
 from orchestrator.kinds.sockets.refused import Refused
 from orchestrator.kinds.sockets.tcp_client import Waiting, call_up
 from orchestrator.kinds.sockets.tcp_ended import TcpEnded, capture_ended, capture_failed
+from orchestrator.kinds.sockets.tcp_keys import signing_keys
+from orchestrator.kinds.sockets.tcp_peers import TcpPeers
 from orchestrator.kinds.sockets.tcp_queue import capture_queue
 from orchestrator.linux.sockdiag import TCP_CLOSE, TCP_LISTEN
 
+IPPROTO_MPTCP = 262
 TCP_MAXSEG = 2
 TCP_WINDOW_CLAMP = 10
 TCP_INFO = 11
@@ -49,6 +55,8 @@ class TcpSocket(Record, frozen=True, tag="tcp-socket"):
     owner: tuple[int, int]
     unaccepted: tuple[Waiting, ...] = ()
     """Of a listener: the connections that are not accepted yet, in their order."""
+    protocol: int = socket.IPPROTO_TCP
+    """Or IPPROTO_MPTCP: a listener of that gives plain connections to whoever does not speak it."""
 
 
 def levels(family: int) -> tuple[int, ...]:
@@ -61,22 +69,22 @@ def tcp_state(sock: socket.socket) -> int:
     return sock.getsockopt(SOL_TCP, TCP_INFO, 8)[0]
 
 
-def is_tcp(view: FdView) -> bool:
-    """Whether a descriptor is a TCP socket, not multipath."""
+def is_tcp(view: FdView, *, multipath: bool = False) -> bool:
+    """Whether a descriptor is a TCP socket, or one of MPTCP if that is asked for."""
     if not view.link.startswith("socket:["):
         return False
     with borrow(view.local) as sock:
-        return (
-            sock.getsockopt(SOL_SOCKET, socket.SO_DOMAIN) in (socket.AF_INET, socket.AF_INET6)
-            and sock.getsockopt(SOL_SOCKET, socket.SO_PROTOCOL) == socket.IPPROTO_TCP
-        )
+        return sock.getsockopt(SOL_SOCKET, socket.SO_DOMAIN) in (socket.AF_INET, socket.AF_INET6) and sock.getsockopt(
+            SOL_SOCKET, socket.SO_PROTOCOL
+        ) in (socket.IPPROTO_TCP, IPPROTO_MPTCP if multipath else -1)
 
 
 def _recognise(view: FdView) -> bool:
-    if not is_tcp(view):
+    if not is_tcp(view, multipath=True):
         return False
     with borrow(view.local) as sock:
-        return tcp_state(sock) in (TCP_CLOSE, TCP_LISTEN)
+        multipath = sock.getsockopt(SOL_SOCKET, socket.SO_PROTOCOL) == IPPROTO_MPTCP
+        return multipath or tcp_state(sock) in (TCP_CLOSE, TCP_LISTEN)
 
 
 def capture_tcp(view: FdView, scope: Scope) -> TcpSocket | TcpEnded | None:
@@ -92,16 +100,23 @@ def capture_tcp(view: FdView, scope: Scope) -> TcpSocket | TcpEnded | None:
 def _capture(view: FdView, scope: Scope, sock: socket.socket) -> TcpSocket | TcpEnded:
     family = sock.getsockopt(SOL_SOCKET, socket.SO_DOMAIN)
     state, *_, waiting, backlog = _tcp_info_head.unpack(sock.getsockopt(SOL_TCP, TCP_INFO, _tcp_info_head.size))
-    ready = poll_now(sock.fileno(), select.POLLRDHUP) if state == TCP_CLOSE else 0
+    protocol = sock.getsockopt(SOL_SOCKET, socket.SO_PROTOCOL)
+    if protocol == IPPROTO_MPTCP:
+        _judge_multipath(sock, state, waiting)
+    ready = poll_now(sock.fileno(), select.POLLRDHUP) if state == TCP_CLOSE and protocol != IPPROTO_MPTCP else 0
     if ready & select.POLLERR:
         return capture_failed(view, sock, levels(family))
     if ready & select.POLLRDHUP:
         return capture_ended(view, sock, levels(family), reset=False)
     options = capture_options(sock, *levels(family))
+    if protocol == IPPROTO_MPTCP:
+        options = msgspec.structs.replace(options, buffer_locks=-1)  # it tells, and cannot be set
     for number, usual in ((TCP_MAXSEG, _DEFAULT_MAXSEG), (TCP_WINDOW_CLAMP, 0)):
-        value = sock.getsockopt(SOL_TCP, number)
-        if value != usual:
-            options.others.append(Option(SOL_TCP, number, struct.pack("=i", value)))
+        value = read_option(sock, SOL_TCP, number, 4)
+        if value is not None and value != struct.pack("=i", usual):
+            options.others.append(Option(SOL_TCP, number, value))
+    if state == TCP_LISTEN and protocol == socket.IPPROTO_TCP:
+        options.others.extend(signing_keys(TcpPeers.of(scope, view.pid), view.stat.st_ino, sock))
     return TcpSocket(
         view.stat.st_ino,
         family,
@@ -111,7 +126,19 @@ def _capture(view: FdView, scope: Scope, sock: socket.socket) -> TcpSocket | Tcp
         options,
         (view.stat.st_uid, view.stat.st_gid),
         capture_queue(view, scope, waiting) if state == TCP_LISTEN and waiting else (),
+        protocol,
     )
+
+
+def _judge_multipath(sock: socket.socket, state: int, waiting: int) -> None:
+    if state not in (TCP_CLOSE, TCP_LISTEN):
+        raise Refused(
+            "it is a connection of Multipath TCP (MPTCP)", "Go programs do without if GODEBUG=multipathtcp=0 is set"
+        )
+    if waiting:
+        raise Refused("connections to it, of Multipath TCP, are not accepted yet", "try again")
+    if poll_now(sock.fileno(), 0) & select.POLLERR:
+        raise Refused("its connection has failed, and the error waits to be reported")
 
 
 def congestion(sock: socket.socket) -> str:
@@ -123,7 +150,7 @@ def rebuild_tcp(file: OpenFile, depot: Depot) -> None:
     """Write the tape entries that leave the socket at its standing number."""
     body: TcpSocket = file.body
     tape = depot.tape
-    tape.socket(body.family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, socket.IPPROTO_TCP)
+    tape.socket(body.family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, body.protocol)
     write_options(tape, 0, body.options)
     tape.setsockopt(0, SOL_TCP, TCP_CONGESTION, body.congestion.encode(), len(body.congestion))
     write_buffers(tape, 0, body.options)

@@ -30,6 +30,7 @@ from orchestrator.kinds.sockets.tcp import STATES, congestion, is_tcp, levels, t
 from orchestrator.kinds.sockets.tcp_client import TCP_CORK, TcpClient, capture_calling, capture_client
 from orchestrator.kinds.sockets.tcp_ended import CUT, TcpEnded, capture_ended
 from orchestrator.kinds.sockets.tcp_hold import KEEP, TcpHold
+from orchestrator.kinds.sockets.tcp_keys import signing_keys
 from orchestrator.kinds.sockets.tcp_peers import TcpPeers
 from orchestrator.kinds.sockets.tcp_repair import (
     TCP_REPAIR,
@@ -126,6 +127,7 @@ def _capture(view: FdView, scope: Scope, sock: socket.socket) -> TcpConnection |
     if not alone and not filter_name:
         peers.add(view, local, remote)
     options = capture_options(sock, *levels(family))
+    options.others.extend(signing_keys(peers, view.stat.st_ino, sock))
     if scope.ends:
         scope.farewells.append(partial(fall_silent, view.take_local(scope)))
     with repairing(sock):

@@ -73,12 +73,12 @@ def _speak(body: TcpConnection, sock: socket.socket) -> None:
         rest = memoryview(state.send_queue)[-state.unsent :]
         while rest:
             rest = rest[sock.send(rest, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL) :]
-    if body.fin_sent:
-        sock.shutdown(socket.SHUT_WR)
     if body.fin_received:
         end_of_stream(body.local, body.remote, state)
         if tcp_state(sock) in (TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_FIN_WAIT2):
             raise RebuildFailed(f"the TCP connection {body.local} to {body.remote} did not take its end once more")
+    if body.fin_sent:
+        sock.shutdown(socket.SHUT_WR)
     options = body.options
     sock.setsockopt(SOL_SOCKET, SO_SNDBUFFORCE, options.send_buffer // 2)
     sock.setsockopt(SOL_SOCKET, SO_RCVBUFFORCE, options.receive_buffer // 2)
