@@ -20,7 +20,7 @@ from orchestrator.kill import KILL_SECONDS, await_supervisor
 from orchestrator.kinds.files.references import check_references
 from orchestrator.kinds.sockets.tcp_hold import KEEP
 from orchestrator.kinds.task.filesystem import check_entered
-from orchestrator.kinds.task.process import check_chains
+from orchestrator.kinds.task.process import check_chains, check_own_tables
 from orchestrator.restore.baseline import own_baseline
 from orchestrator.restore.checks import check
 from orchestrator.restore.decoded import KnownSnapshot
@@ -132,6 +132,8 @@ def decode(image: ImageFile) -> Snapshot:
     snapshot = image.decode(KnownSnapshot)
     check_references(snapshot.files, snapshot.file_tables, snapshot.objects, snapshot.page_bytes)
     check_entered(snapshot.filesystems, len(snapshot.files))
+    tables, contexts = {table.id for table in snapshot.file_tables}, {one.id for one in snapshot.filesystems}
+    check_own_tables(snapshot.processes, tables, contexts)
     check_chains(snapshot.processes, len(snapshot.seccomp_filters))
     return snapshot
 

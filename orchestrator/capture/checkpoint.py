@@ -322,7 +322,7 @@ def _describe(
             lambda pid, line: shared_object(scope, pid, line),
             SegmentMapper(scope),
         )
-        capture = JobCapture(job, scope, mappers, table_of, files.entered, request.cgroup)
+        capture = JobCapture(job, scope, mappers, table_of, files.table, files.entered, request.cgroup)
         capture.run()
         hosts = {pid: host for host, pid in scope.pids.items()}
         for process, what, other in unshareable(capture.processes):

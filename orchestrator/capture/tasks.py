@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import msgspec
+
 from orchestrator.capture.hold import HeldJob, HeldProcess
 from orchestrator.capture.sharing import SharedStructures
 from orchestrator.capture.threads import ThreadView, read_threads
@@ -34,6 +36,7 @@ from orchestrator.kinds.task.filesystem import FilesystemContext, capture_filesy
 from orchestrator.kinds.task.process import OUTSIDE, Process, ProcessState, Thread
 from orchestrator.linux import kcmp, ptrace
 from orchestrator.linux.arch import x86_64 as arch
+from orchestrator.linux.pidfd import open_task
 from orchestrator.linux.proc_maps import MapLine, read_maps
 from orchestrator.linux.proc_misc import cgroup_of, read_coredump_filter, read_oom_score_adj, read_timers
 from orchestrator.linux.proc_stat import Stat, read_stat
@@ -79,6 +82,7 @@ class JobCapture:
         scope: Scope,
         mappers: Mappers,
         table_of: Callable[[HeldProcess, HostPid | None], FileTable],
+        table_of_thread: Callable[[HostPid, int, HostPid], FileTable],
         directory_of: Callable[[HostPid, str], ObjectId],
         cgroup: str,
     ) -> None:
@@ -86,7 +90,9 @@ class JobCapture:
         self._scope = scope
         self._mappers = mappers
         self._table_of = table_of
+        self._table_of_thread = table_of_thread
         self._directory_of = directory_of
+        self._of_threads: set[ObjectId] = set()
         self._cgroup = cgroup
         self._vm = SharedStructures(kcmp.KCMP_VM)
         self._fd = SharedStructures(kcmp.KCMP_FILES)
@@ -141,7 +147,7 @@ class JobCapture:
             self._controlled[process.pid] = process.stat
         before = len(self._scope.blockers.unsupported)
         self._note_unaskable(process)
-        views = read_threads(process, self._scope, self._seccomp)
+        views = read_threads(process, self._seccomp)
         if len(self._scope.blockers.unsupported) > before:
             return
         vm, new_memory = self._vm.identify(process.seen)
@@ -170,6 +176,14 @@ class JobCapture:
         fs, new_filesystem = self._fs.identify(process.seen)
         if new_filesystem:
             self.filesystems.append(capture_filesystem(fs, process.seen, status.umask, self._scope, self._directory_of))
+        if not new_table and fd in self._of_threads:
+            self._scope.unsupported(process.host, "file table", "it is shared with a thread that has one of its own")
+        if any(view.own_files or view.own_filesystem for view in views):
+            root = next(context.root for context in self.filesystems if context.id == fs)
+            threads = [
+                self._with_own_tables(process, view, thread, new_table, root)
+                for view, thread in zip(views, threads, strict=True)
+            ]
         state = ProcessState(
             vm, fd, fs, sig,
             ptrace.peek_signals(process.seen, shared=True) if status.shd_pnd else [],
@@ -186,6 +200,40 @@ class JobCapture:
         self.processes.append(
             Process(**common, threads=threads, state=state, exit_status=exit_status, headless=process.headless)  # type: ignore[arg-type]
         )
+
+    def _with_own_tables(
+        self, process: HeldProcess, view: ThreadView, thread: Thread, process_has_table: bool, root: str
+    ) -> Thread:
+        """Record what a thread has for itself. Nothing of that may be shared with anybody else."""
+        tid = HostPid(view.thread.tid)
+        self._scope.names[tid] = process.name
+        if view.own_files:
+            what = f"descriptor table of thread {tid}"
+            of, new = self._fd.identify(tid)
+            if new:
+                self._of_threads.add(of)
+                pidfd = open_task(tid)
+                self._scope.closers.append(pidfd)
+                self.file_tables.append(self._table_of_thread(tid, pidfd, process.seen))
+                thread = msgspec.structs.replace(thread, files=of)
+            else:
+                self._scope.unsupported(process.host, what, "it is shared, but not with the whole process")
+            if view.seccomp is not None or not process_has_table:
+                reason = "not that of the process, while filters, or the process's own, are shared with others"
+                self._scope.unsupported(process.host, what, reason)
+        if view.own_filesystem:
+            what = f"working directory, root and umask of thread {tid}"
+            of, new = self._fs.identify(tid)
+            if new:
+                context = capture_filesystem(of, tid, view.status.umask, self._scope, self._directory_of)
+                self.filesystems.append(context)
+                thread = msgspec.structs.replace(thread, filesystem=of)
+                if context.is_removed or context.root != "/" or root != "/":
+                    reason = "not those of the process, and one was removed or the root is not that of the machine"
+                    self._scope.unsupported(process.host, what, reason)
+            else:
+                self._scope.unsupported(process.host, what, "it is shared, but not with the whole process")
+        return thread
 
     def _note_unaskable(self, process: HeldProcess) -> None:
         scope, pid = self._scope, process.host

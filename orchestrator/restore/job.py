@@ -6,7 +6,7 @@ import contextlib
 import os
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.errors import CannotHonour, RebuildFailed
@@ -41,7 +41,7 @@ from orchestrator.restore import seed
 from orchestrator.restore.baseline import Baseline
 from orchestrator.restore.layout import Layout, plan_layout
 from orchestrator.restore.plan import Compiler, Plan, ProcessTapes, add_clone, parked
-from orchestrator.restore.play import Actor, Birth, Stage, behead, first_stop, resume
+from orchestrator.restore.play import Actor, Birth, Stage, await_state, behead, first_stop, resume
 from orchestrator.restore.surroundings import Surroundings
 from orchestrator.restore.threads import ThreadTapes
 from orchestrator.restore.tree import INIT, Node
@@ -151,14 +151,17 @@ class Restore:
         first = first_holders(self._snapshot.file_tables)
         shared = shared_files(self._snapshot.files, self._snapshot.file_tables)
 
-        def place_files(tape: Tape, process: Process) -> None:
-            assert process.state is not None
-            table = tables[process.state.files]
+        def place_files(tape: Tape, pid: Pid, of: ObjectId) -> Callable[[Tape], None]:
+            table = tables[of]
             place_table(table, tape, self._layout.depot)
-            take_own_flocks(tape, process.pid, files, takers, self._layout.depot)
+            take_own_flocks(tape, pid, files, takers, self._layout.depot)
             settle_table(table, tape, self._layout.depot, files, self._snapshot.objects, first, shared)
-            tape.close_range(self._layout.depot, _MAX_FD, 0)
-            lock_table(table, tape)
+
+            def let_go(tape: Tape) -> None:
+                tape.close_range(self._layout.depot, _MAX_FD, 0)
+                lock_table(table, tape)
+
+            return let_go
 
         compiler = Compiler(
             self._snapshot,
@@ -391,6 +394,8 @@ class Restore:
             self._retire_init(stage, first)
         for tid, stop in stops.items():
             ptrace.detach(tid, stop)
+            if stop:  # then its other threads, which come next, are told to stop before they are let go
+                await_state(tid, "T")
         ptrace_free = set(stops)
         for tid in list(stage.actors):
             if tid not in ptrace_free:
@@ -431,6 +436,8 @@ def _placers(snapshot: Snapshot) -> dict[ObjectId, Pid]:
     for process in snapshot.processes:
         if process.state is not None:
             placers.setdefault(process.state.files, process.pid)
+            for thread in process.threads:
+                placers.setdefault(thread.files, process.pid)
     return placers
 
 

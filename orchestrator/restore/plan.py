@@ -32,8 +32,8 @@ from orchestrator.kinds.task import (
     timers,
     userspace,
 )
-from orchestrator.kinds.task.filesystem import enter_removed, tell_filesystem
-from orchestrator.kinds.task.process import Process, Thread, main_thread, other_threads
+from orchestrator.kinds.task.filesystem import FilesystemContext, enter_removed, tell_filesystem
+from orchestrator.kinds.task.process import OF_PROCESS, OUTSIDE, Process, Thread, main_thread, other_threads
 from orchestrator.kinds.terminals.session import tell_controlling, tell_foreground
 from orchestrator.restore.baseline import Baseline
 from orchestrator.restore.ends import plan_ends
@@ -45,7 +45,9 @@ from orchestrator.tape.build import Tape
 
 _CLONE_ARGS = struct.Struct("<11Q")
 _THREAD_FLAGS = 0x100 | 0x200 | 0x400 | 0x800 | 0x10000 | 0x40000  # VM FS FILES SIGHAND THREAD SYSVSEM
+_CLONE_FS, _CLONE_FILES = 0x200, 0x400
 _CLONE_PARENT = 0x8000
+_NOWHERE = FilesystemContext(ObjectId(-1), "", "/", -1)
 _CLONE_INTO_CGROUP = 0x2_0000_0000
 _SIGCHLD = 17
 _SPECIAL_ORDER = ("vvar", "vvar_vclock", "vdso")
@@ -121,6 +123,10 @@ def parked(sizes: dict[str, int], layout: Layout) -> dict[str, Span]:
     return spans
 
 
+PlaceFiles = Callable[[Tape, Pid, ObjectId], Callable[[Tape], None]]
+"""(tape, process, table) -> what lets go of the depot. Locks of flock(2) are taken in the name of the process."""
+
+
 class Compiler:
     """Turns a snapshot into a plan."""
 
@@ -130,7 +136,7 @@ class Compiler:
         layout: Layout,
         baseline: Baseline,
         backings: Backings,
-        place_files: Callable[[Tape, Process], None],
+        place_files: PlaceFiles,
         slave_of: Callable[[ObjectId], int],
         special_sizes: dict[str, int],
         cgroup_fd: int | None,
@@ -251,8 +257,7 @@ class Compiler:
         tape = Tape(f"{process.pid}: dress")
         tapes.dress = tape
         leader = main_thread(process)
-        if not node.flags & 0x400:
-            self._place_files(tape, process)
+        let_go = None if node.flags & _CLONE_FILES else self._place_files(tape, process.pid, state.files)
         if not node.flags & 0x200:
             tell_filesystem(tape, self._filesystems[state.filesystem], base.filesystem)
         if not node.flags & 0x800:
@@ -261,6 +266,8 @@ class Compiler:
             barriers.tell_barriers(tape, self._memories[state.memory].barriers)
         attributes.tell_before_threads(tape, state.attributes)
         tapes.threads = self._beget(tape, process, leader, other_threads(process), 0)
+        if let_go is not None:  # threads with tables of their own have theirs from the depot, too
+            let_go(tape)
         signals.tell_no_child_signal(tape)
         timers.tell_posix_timers(tape, process.pid, state.posix_timers)
         limits.tell_limits(tape, state.limits, base.limits)
@@ -277,7 +284,7 @@ class Compiler:
             seccomp.tell_filter(tape, self._snapshot.seccomp_filters[of])
 
         def make(tape: Tape, thread: Thread, others: Sequence[Thread], depth: int) -> ThreadTapes:
-            add_clone(tape, thread.tid, _THREAD_FLAGS, 0)
+            add_clone(tape, thread.tid, _THREAD_FLAGS & ~(_CLONE_FILES if thread.files != OF_PROCESS else 0), 0)
             return self._dress_thread(process, thread, others, depth)
 
         return beget(tape, maker, others, depth, install, make)
@@ -286,6 +293,12 @@ class Compiler:
         assert process.state is not None
         tape = Tape(f"{process.pid}/{thread.tid}: dress")
         births = self._beget(tape, process, thread, others, depth)
+        if thread.files != OF_PROCESS:
+            tape.close_range(0, self._layout.depot - 1, 0)
+            self._place_files(tape, OUTSIDE, thread.files)(tape)
+        if thread.filesystem != OF_PROCESS:
+            tape.unshare(_CLONE_FS)
+            tell_filesystem(tape, self._filesystems[thread.filesystem], _NOWHERE)
         self._thread_state(tape, process, thread)
         if thread.credentials != self._baseline.credentials and process.state.attributes.dumpable == 1:
             tape.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)

@@ -30,7 +30,7 @@ OPTIONS = (
     | ptrace.PTRACE_O_TRACEEXIT
     | ptrace.PTRACE_O_EXITKILL
 )
-_ENDS_WITHIN = 10.0
+_WITHIN = 10.0
 _BIRTHS = (ptrace.PTRACE_EVENT_FORK, ptrace.PTRACE_EVENT_VFORK, ptrace.PTRACE_EVENT_CLONE)
 
 
@@ -218,11 +218,18 @@ def behead(stage: Stage, main: Actor, syscall_at: int, exit_status: int) -> None
     ptrace.set_sigmask(tracee.tid, (1 << 64) - 1)
     ptrace.detach(tracee.tid)
     del stage.actors[tracee.tid]
-    deadline = time.monotonic() + _ENDS_WITHIN
-    while read_stat(tracee.tid).state != "Z":
+    if not await_state(tracee.tid, "Z"):
+        raise RebuildFailed(f"the main thread of process {tracee.pid} does not end")
+
+
+def await_state(tid: HostTid, state: str) -> bool:
+    """Wait, at most some seconds, until a task that was let go is in a state of /proc/PID/stat; say whether it is."""
+    deadline = time.monotonic() + _WITHIN
+    while read_stat(tid).state != state:
         if time.monotonic() > deadline:
-            raise RebuildFailed(f"the main thread of process {tracee.pid} does not end")
+            return False
         time.sleep(0.0001)
+    return True
 
 
 def first_stop(pid: HostPid, *, suspend_seccomp: bool = False) -> None:

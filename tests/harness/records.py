@@ -95,5 +95,12 @@ def layout(memories: Sequence[AddressSpace]) -> Layout:
 def compile_plan(of: Snapshot) -> Plan:
     """Compile a snapshot as a restore would."""
     return Compiler(
-        of, layout(of.memories), BASELINE, BACKINGS, lambda _tape, _process: None, lambda _terminal: 0, {}, None
+        of,
+        layout(of.memories),
+        BASELINE,
+        BACKINGS,
+        lambda _tape, _process, _table: lambda _: None,
+        lambda _terminal: 0,
+        {},
+        None,
     ).compile()

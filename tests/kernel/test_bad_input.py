@@ -199,10 +199,15 @@ class TestRefusedCheckpoint:
         words = (
             "descriptor table of thread",
             "working directory, root and umask of thread",
-            "seccomp filter of thread",
-            "asks a supervisor",
+            "shared, but not with the whole process",
         )
         refused(run, 20, *argv, says_also=words)
+
+    def test_a_filter_with_a_supervisor(self, job: Job) -> None:
+        run = Run(Program("unlike_threads", ("supervised",)), job)
+        run.start()
+        argv = ("checkpoint", "--cgroup", job.name, "-o", str(job.image), "--kill")
+        refused(run, 20, *argv, says_also=("seccomp filter of thread", "asks a supervisor"))
 
     def test_controlling_terminal(self, job: Job) -> None:
         master, slave = os.openpty()

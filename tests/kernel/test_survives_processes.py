@@ -11,6 +11,7 @@ PROGRAMS = [
     Program("tree"),
     Program("many_processes", seconds=60),
     Program("threads"),
+    Program("thread_tables"),
     Program("zombies"),
     Program("zombie_identity"),
     Program("stopped"),

@@ -20,6 +20,7 @@ from orchestrator.kinds.task.timers import IntervalTimers, PosixTimer
 from orchestrator.kinds.task.userspace import UserAddresses
 
 _SS_DISABLE = 2
+OF_PROCESS = ObjectId(-1)
 OUTSIDE = Pid(0)
 """The parent of a process whose parent is not part of the job: process 1 of the restored namespace."""
 
@@ -43,6 +44,10 @@ class Thread(Record, frozen=True):
     scheduling: Scheduling
     addresses: UserAddresses
     seccomp: Seccomp | None = None
+    files: ObjectId = OF_PROCESS
+    """Its own file table, -1 if it has that of the process."""
+    filesystem: ObjectId = OF_PROCESS
+    """Its own working directory and umask, -1 if it has those of the process."""
 
 
 class ProcessState(Record, frozen=True):
@@ -97,6 +102,15 @@ def check_chains(processes: Sequence[Process], filters: int) -> None:
             for of in thread.seccomp.filters if thread.seccomp is not None else ():
                 if not 0 <= of < filters:
                     raise ImageCorrupt(f"thread {thread.tid} of the image has seccomp filter {of} of {filters}")
+
+
+def check_own_tables(processes: Sequence[Process], tables: set[ObjectId], filesystems: set[ObjectId]) -> None:
+    """Raise ImageCorrupt unless what threads have for themselves is in the image."""
+    for process in processes:
+        for thread in process.threads:
+            for of, known in ((thread.files, tables), (thread.filesystem, filesystems)):
+                if of != OF_PROCESS and of not in known:
+                    raise ImageCorrupt(f"thread {thread.tid} of the image refers to table {of}, which is not there")
 
 
 def main_thread(process: Process) -> Thread:

@@ -1,11 +1,10 @@
-/* Threads that have each for itself what threads have in common: descriptors, directory, a supervisor. */
+/* Threads that share with each other what is not that of the process: descriptors, directories; a supervisor. */
 #include "selfcheck.h"
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
 
 static pthread_barrier_t set_up, go_on;
-static pid_t tids[3];
 
 static void filter(void)
 {
@@ -22,18 +21,25 @@ static void filter(void)
 	OK(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program));
 }
 
+static void *follow(void *unused)
+{
+	pthread_barrier_wait(&set_up);
+	pthread_barrier_wait(&go_on);
+	return unused;
+}
+
 static void *work(void *argument)
 {
 	intptr_t number = (intptr_t)argument;
-	tids[number] = gettid();
-	if (number == 0)
-		OK(unshare(CLONE_FILES));
-	else if (number == 1)
-		OK(unshare(CLONE_FS));
-	else
+	pthread_t follower;
+	if (number == 2)
 		filter();
+	else
+		OK(unshare(number ? CLONE_FS : CLONE_FILES));
+	SAME(pthread_create(&follower, NULL, follow, NULL), 0);
 	pthread_barrier_wait(&set_up);
 	pthread_barrier_wait(&go_on);
+	SAME(pthread_join(follower, NULL), 0);
 	return NULL;
 }
 
@@ -41,14 +47,15 @@ int main(int argc, char **argv)
 {
 	pthread_t threads[3];
 	begin(argc, argv);
-	pthread_barrier_init(&set_up, NULL, 4);
-	pthread_barrier_init(&go_on, NULL, 4);
-	for (intptr_t i = 0; i < 3; i++)
+	int first = argc == 3 ? 2 : 0, behind = argc == 3 ? 3 : 2;
+	pthread_barrier_init(&set_up, NULL, 2 * (behind - first) + 1);
+	pthread_barrier_init(&go_on, NULL, 2 * (behind - first) + 1);
+	for (intptr_t i = first; i < behind; i++)
 		SAME(pthread_create(&threads[i], NULL, work, (void *)i), 0);
 	pthread_barrier_wait(&set_up);
 	ready_and_hold();
 	pthread_barrier_wait(&go_on);
-	for (int i = 0; i < 3; i++)
+	for (int i = first; i < behind; i++)
 		SAME(pthread_join(threads[i], NULL), 0);
 	pass();
 }
