@@ -173,6 +173,7 @@ def _restore(image: ImageFile, snapshot: Snapshot, options: RestoreOptions, cgro
         host_pids=options.host_pids,
         cgroup=cgroup,
         baseline=baseline,
+        cgroups=snapshot.cgroups,
     )
     return Restore(image, snapshot, surroundings, options.inherited, baseline)
 

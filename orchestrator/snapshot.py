@@ -9,6 +9,7 @@ from orchestrator.kinds.files.kind import FileTable
 from orchestrator.kinds.memory.record import AddressSpace
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.task.filesystem import FilesystemContext
+from orchestrator.kinds.task.places import CgroupDirectory
 from orchestrator.kinds.task.process import Process
 from orchestrator.kinds.task.seccomp import SeccompFilter
 from orchestrator.kinds.task.signals import SignalActions
@@ -56,3 +57,5 @@ class Snapshot(Record, frozen=True):
     signal_actions: list[SignalActions]
     page_bytes: int
     seccomp_filters: list[SeccompFilter] = []  # noqa: RUF012 - msgspec copies it
+    cgroups: list[CgroupDirectory] = []  # noqa: RUF012
+    """Those of version 1 that threads are in, parents first."""

@@ -20,7 +20,7 @@ from orchestrator.capture.pages import copy_file
 from orchestrator.capture.rehearsal import rehearse
 from orchestrator.capture.tasks import JobCapture, MemoryToWrite
 from orchestrator.errors import CaptureFailed, EmptyJob, NoSuchProcess
-from orchestrator.freezer import Freezer
+from orchestrator.freezer import Freezer, V1Freezer
 from orchestrator.ids import HostPid, Pid
 from orchestrator.image.codec import encode_records
 from orchestrator.image.writer import ImageWriter
@@ -31,6 +31,7 @@ from orchestrator.kinds.memory.capture import Mappers
 from orchestrator.kinds.memory.shared import shared_object
 from orchestrator.kinds.memory.sysv import SegmentMapper
 from orchestrator.kinds.scope import Scope
+from orchestrator.kinds.task.places import Elsewhere
 from orchestrator.kinds.task.process import unshareable
 from orchestrator.linux import vdso
 from orchestrator.linux.arch import x86_64 as arch
@@ -105,6 +106,7 @@ def take(request: Request, writer: ImageWriter) -> Statistics:
     started = time.monotonic_ns()
     inside = _inside(request)
     holders = outside_holders(inside)
+    elsewhere = Elsewhere(("freezer",) if isinstance(request.freezer, V1Freezer) else ())
     prepare(inside)
     vdso.digest()  # read here, so that nobody waits for it
     private, shared = expected_bytes(inside)
@@ -114,10 +116,10 @@ def take(request: Request, writer: ImageWriter) -> Statistics:
     statistics.short_of_memory = wanted and not replicating
     while_held = shared if replicating else private + shared
     writer.expect(while_held if 2 * while_held <= spare else 0)
-    rehearse(lambda pid, pipe: _rehearse(pid, pipe, writer))
+    rehearse(lambda pid, pipe: _rehearse(pid, pipe, writer, elsewhere))
     with contextlib.ExitStack() as replicas:
         with _guarded(request), _hurried(), _many_descriptors():
-            left = _hold_and_write(request, writer, holders, statistics, replicas if replicating else None)
+            left = _hold_and_write(request, writer, holders, elsewhere, statistics, replicas if replicating else None)
         with _image_errors(writer):
             write_replicas(left, writer.fd, writer.pages_offset, _progress(request, left))
     if request.ending == "run":
@@ -138,15 +140,18 @@ def _many_descriptors() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def _rehearse(pid: HostPid, pipe: str, writer: ImageWriter) -> None:
+def _rehearse(pid: HostPid, pipe: str, writer: ImageWriter, elsewhere: Elsewhere) -> None:
     with ImageWriter(writer.path, architecture=FORMAT_ARCHITECTURE, page_size=PAGE_SIZE) as scrap:
-        _hold_and_write(Request("rehearsal", tree=pid, externals=frozenset((pipe,))), scrap, {}, Statistics(), None)
+        _hold_and_write(
+            Request("rehearsal", tree=pid, externals=frozenset((pipe,))), scrap, {}, elsewhere, Statistics(), None
+        )
 
 
 def _hold_and_write(
     request: Request,
     writer: ImageWriter,
     holders: Mapping[tuple[int, int], Sequence[Holder]],
+    elsewhere: Elsewhere,
     statistics: Statistics,
     replicas: contextlib.ExitStack | None,
 ) -> list[Left]:
@@ -154,7 +159,7 @@ def _hold_and_write(
     began = time.monotonic_ns()
     with _held(request) as job:
         statistics.freezing_us = _us(began)
-        scope, capture, snapshot = _describe(request, job, holders)
+        scope, capture, snapshot = _describe(request, job, holders, elsewhere)
         try:
             metadata = encode_records(snapshot)
             pages_at = writer.begin(metadata, snapshot.page_bytes)
@@ -294,7 +299,7 @@ def _freeze_and_seize(freezer: Freezer, timeout: float, job: HeldJob) -> None:
 
 
 def _describe(
-    request: Request, job: HeldJob, holders: Mapping[tuple[int, int], Sequence[Holder]]
+    request: Request, job: HeldJob, holders: Mapping[tuple[int, int], Sequence[Holder]], elsewhere: Elsewhere
 ) -> tuple[Scope, JobCapture, Snapshot]:
     """Capture everything but the contents of memory and files; raise with all blockers if there are any."""
     scope = Scope(
@@ -322,7 +327,7 @@ def _describe(
             lambda pid, line: shared_object(scope, pid, line),
             SegmentMapper(scope),
         )
-        capture = JobCapture(job, scope, mappers, table_of, files.table, files.entered, request.cgroup)
+        capture = JobCapture(job, scope, mappers, table_of, files.table, files.entered, elsewhere, request.cgroup)
         capture.run()
         hosts = {pid: host for host, pid in scope.pids.items()}
         for process, what, other in unshareable(capture.processes):
@@ -333,6 +338,7 @@ def _describe(
         report_leaks(scope, holders)
         scope.blockers.raise_if_any()
         root = _root(request, job)
+        tids = {int(thread.tid) for process in job.processes.values() for thread in process.threads}
         snapshot = Snapshot(
             orch=VERSION,
             job=request.name,
@@ -349,6 +355,7 @@ def _describe(
             signal_actions=capture.signal_actions,
             page_bytes=scope.layout.length,
             seccomp_filters=capture.seccomp_filters,
+            cgroups=elsewhere.directories(tids),
         )
     except BaseException:
         scope.close()

@@ -33,6 +33,7 @@ from orchestrator.kinds.task import (
     userspace,
 )
 from orchestrator.kinds.task.filesystem import FilesystemContext, capture_filesystem
+from orchestrator.kinds.task.places import Elsewhere, Place
 from orchestrator.kinds.task.process import OUTSIDE, Process, ProcessState, Thread
 from orchestrator.linux import kcmp, ptrace
 from orchestrator.linux.arch import x86_64 as arch
@@ -84,6 +85,7 @@ class JobCapture:
         table_of: Callable[[HeldProcess, HostPid | None], FileTable],
         table_of_thread: Callable[[HostPid, int, HostPid], FileTable],
         directory_of: Callable[[HostPid, str], ObjectId],
+        elsewhere: Elsewhere,
         cgroup: str,
     ) -> None:
         self._job = job
@@ -93,6 +95,7 @@ class JobCapture:
         self._table_of_thread = table_of_thread
         self._directory_of = directory_of
         self._of_threads: set[ObjectId] = set()
+        self._elsewhere = elsewhere
         self._cgroup = cgroup
         self._vm = SharedStructures(kcmp.KCMP_VM)
         self._fd = SharedStructures(kcmp.KCMP_FILES)
@@ -155,10 +158,12 @@ class JobCapture:
         sequences = [self._leave_rseq_section(process, view.thread) for view in views]
         self._lend_workspace(process, vm)
         sig, new_actions = self._sig.identify(process.seen)
+        places = cgroup_of(process.seen) if self._cgroup or self._elsewhere.watches else {}
         threads = []
         leader: tuple[Asked, Played] | None = None
         for view, rseq in zip(views, sequences, strict=True):
-            asked, played, record = self._capture_thread(process, view, rseq)
+            strays = self._elsewhere.of(process.seen, view.thread.tid, places)
+            asked, played, record = self._capture_thread(process, view, rseq, strays)
             threads.append(record)
             leader = leader or (asked, played)
         assert leader is not None
@@ -192,7 +197,7 @@ class JobCapture:
             read("interval timers"),  # type: ignore[arg-type]
             read("posix timers"),  # type: ignore[arg-type]
             read_oom_score_adj(process.seen),
-            self._relative_cgroup(process),
+            self._relative_cgroup(places.get("", "")),
             process.stopped_by,
             audit.login_of(process.host),
         )  # fmt: skip
@@ -269,7 +274,7 @@ class JobCapture:
         return rseq
 
     def _capture_thread(
-        self, process: HeldProcess, view: ThreadView, rseq: ptrace.RseqConfiguration
+        self, process: HeldProcess, view: ThreadView, rseq: ptrace.RseqConfiguration, strays: tuple[Place, ...]
     ) -> tuple[Asked, Played, Thread]:
         thread, status = view.thread, view.status
         assert process.workspace is not None
@@ -297,6 +302,7 @@ class JobCapture:
             answers["scheduling"](played),  # type: ignore[arg-type]
             answers["addresses"](played),  # type: ignore[arg-type]
             view.seccomp,
+            places=strays,
         )
         return asked, played, record
 
@@ -354,12 +360,9 @@ class JobCapture:
             return ObjectId(-1)
         return self._mappers.file(process.seen, _as_private(line), False)
 
-    def _relative_cgroup(self, process: HeldProcess) -> str:
-        if not self._cgroup:
-            return ""
-        path = cgroup_of(process.seen).get("", "")
+    def _relative_cgroup(self, path: str) -> str:
         base = self._cgroup.rstrip("/")
-        return path[len(base) :].strip("/") if path == base or path.startswith(base + "/") else ""
+        return path[len(base) :].strip("/") if base and (path == base or path.startswith(base + "/")) else ""
 
     def _take_clocks(self, asked: Asked, played: Played) -> None:
         if "clocks" in asked.answers and not self.clocks.monotonic:

@@ -159,6 +159,6 @@ def parse_cgroup(raw: bytes) -> dict[str, str]:
     return paths
 
 
-def cgroup_of(pid: int) -> dict[str, str]:
+def cgroup_of(pid: int | str) -> dict[str, str]:
     """Say in which cgroup of each hierarchy a process is. Paths start at our own cgroup namespace's root."""
     return parse_cgroup(read_file(f"/proc/{pid}/cgroup"))

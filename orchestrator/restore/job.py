@@ -213,6 +213,7 @@ class Restore:
         except BaseException:
             if stage is not None:
                 stage.kill()
+            self._surroundings.places.undo()
             self._kept.close()
             os.close(status_read)
             raise
@@ -373,6 +374,8 @@ class Restore:
                 shared |= 1 << int.from_bytes(info[:4], "little") - 1
             for thread in process.threads:
                 actor = self._threads[process.pid, thread.tid]
+                if thread.places:
+                    self._surroundings.places.put(thread.places, actor.tracee.tid)
                 pending = shared
                 for info in thread.pending:
                     pending |= 1 << int.from_bytes(info[:4], "little") - 1

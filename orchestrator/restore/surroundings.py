@@ -9,6 +9,7 @@ from typing import Any
 from orchestrator.ids import HostPid, Pid, Tid
 from orchestrator.kinds.files.kind import Depot
 from orchestrator.kinds.memory.record import AddressSpace
+from orchestrator.kinds.task.places import CgroupDirectory, PlaceMaker
 from orchestrator.kinds.task.process import Process
 from orchestrator.linux.mountinfo import cgroup1_mount, cgroup2_mount
 from orchestrator.linux.nsfs import CLONE_NEWCGROUP, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWTIME
@@ -35,11 +36,14 @@ class Surroundings:
         host_pids: bool,
         cgroup: str | None,
         baseline: Baseline,
+        cgroups: Sequence[CgroupDirectory] = (),
     ) -> None:
         self._records = {namespace.kind: namespace for namespace in namespaces}
         self._clocks = clocks
         self._cgroup = cgroup
         self._baseline = baseline
+        self.places = PlaceMaker(cgroups)
+        """The cgroups of version 1 that threads are put into."""
         self.cgroup_fd = _open_cgroup2(cgroup)
         """Our descriptor of the job's cgroup, if that is of version 2."""
         private = {kind for kind, namespace in self._records.items() if namespace.private}

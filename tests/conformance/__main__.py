@@ -83,13 +83,14 @@ def _run(checkout: Checkout, test: Test) -> Outcome:
 def _run_all(checkout: Checkout, tests: Sequence[Test], jobs: int, done: Callable[[Outcome], None]) -> None:
     """Run many tests, those that want to be alone at the end."""
     together = [test for test in tests if not test.description.alone]
-    with ThreadPoolExecutor(jobs) as pool:
-        for outcome in pool.map(lambda test: _run(checkout, test), together):
-            done(outcome)
-    alone = [test for test in tests if test.description.alone]
-    with suite_hierarchies(checkout) if alone else contextlib.nullcontext():
-        for test in alone:
-            done(_run(checkout, test))
+    wanted = any("cgroup" in test.name for test in tests)
+    with suite_hierarchies(checkout) if wanted else contextlib.nullcontext():
+        with ThreadPoolExecutor(jobs) as pool:
+            for outcome in pool.map(lambda test: _run(checkout, test), together):
+                done(outcome)
+        for test in tests:
+            if test.description.alone:
+                done(_run(checkout, test))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

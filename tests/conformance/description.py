@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 _SUFFIXES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-_CHANGES = frozenset(("--tcp-close", "--skip-in-flight", "--cgroup-root", "--join-ns", "--network-lock"))
+_CHANGES = frozenset(
+    ("--tcp-close", "--skip-in-flight", "--cgroup-root", "--join-ns", "--network-lock", "--manage-cgroups=ignore")
+)
 _COUNTERPARTS = {"--tcp-established": ("--external", "tcp"), "--ext-unix-sk": ("--external", "unix")}
 
 
@@ -28,7 +30,7 @@ class Description:
     @property
     def asks_for_change(self) -> str | None:
         """Return the option by which CRIU is told to bring the test back as something else than it was."""
-        return next((option for option in self.options if option.partition("=")[0] in _CHANGES), None)
+        return next((option for option in self.options if option in _CHANGES), None)
 
     @property
     def as_root(self) -> bool:

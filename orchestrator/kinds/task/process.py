@@ -48,6 +48,8 @@ class Thread(Record, frozen=True):
     """Its own file table, -1 if it has that of the process."""
     filesystem: ObjectId = OF_PROCESS
     """Its own working directory and umask, -1 if it has those of the process."""
+    places: tuple[tuple[str, str], ...] = ()
+    """Hierarchies of cgroup v1 and where the thread is in them, if it was elsewhere than orch."""
 
 
 class ProcessState(Record, frozen=True):
