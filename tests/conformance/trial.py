@@ -11,6 +11,7 @@ from pathlib import Path
 
 from conformance.apart import have_own_network_and_ipc
 from conformance.checkout import Checkout, Test
+from conformance.hierarchies import nothing_left
 from conformance.outcome import Outcome, general, reason_of_error, reason_of_refusal, without_paths
 from conformance.running import Broken, Failed, HookFailed, Running
 from conformance.workplace import Workplace
@@ -89,12 +90,19 @@ def _attempt(checkout: Checkout, test: Test, label: str, *, untouched: bool = Fa
         place.remove()
 
 
+def _tidily(test: Test) -> contextlib.AbstractContextManager[None]:
+    """Remove the cgroups that a test of cgroups leaves; no other one makes any."""
+    return nothing_left() if "cgroup" in test.name else contextlib.nullcontext()
+
+
 def attempt(checkout: Checkout, test: Test, label: str) -> Outcome:
     """Run a test; where it fails, see whether it does so without orch."""
-    outcome = _attempt(checkout, test, label)
+    with _tidily(test):
+        outcome = _attempt(checkout, test, label)
     if outcome.status != "failed":
         return outcome
-    alone = _attempt(checkout, test, label, untouched=True)
+    with _tidily(test):
+        alone = _attempt(checkout, test, label, untouched=True)
     if alone.status == "passed":
         return outcome
     change = test.description.asks_for_change
