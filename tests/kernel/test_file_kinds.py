@@ -14,7 +14,9 @@ import signal
 import socket
 import stat
 import struct
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -1079,3 +1081,67 @@ def test_many_descriptors_are_quick(tmp_path: Path) -> None:
                 target.rebuild(image)
                 assert time.process_time() - began < 3
                 assert target.process.portrait() == before
+
+
+@contextlib.contextmanager
+def mounted(*arguments: str) -> Iterator[None]:
+    """Mount something for the time of a test; its target comes last."""
+    done = subprocess.run(["mount", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"cannot mount here: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", arguments[-1]], check=True)
+
+
+def test_files_of_an_overlay(tmp_path: Path) -> None:
+    with mounted("-t", "tmpfs", "none", str(tmp_path)):
+        lower, upper, work, merged = (tmp_path / name for name in ("lower", "upper", "work", "merged"))
+        for directory in (lower, upper, work, merged):
+            directory.mkdir()
+        for name in ("read", "written", "unlinked", "renamed"):
+            (lower / name).write_bytes(b"contents")
+        (lower / "directory").mkdir()
+
+        def setup() -> None:
+            os.open(merged / "read", os.O_RDONLY)
+            os.lseek(os.open(merged / "written", os.O_RDWR), 3, os.SEEK_SET)
+            os.open(merged / "directory", os.O_RDONLY)
+            os.write(os.open(merged / "unlinked", os.O_RDWR), b"new")
+            os.unlink(merged / "unlinked")
+            os.write(os.open(merged / "renamed", os.O_RDWR), b"new")
+            os.rename(merged / "renamed", merged / "directory" / "here")
+            os.open(merged / "made", os.O_RDWR | os.O_CREAT)
+
+        options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+        with mounted("-t", "overlay", "none", "-o", options, str(merged)):
+            before = tmp_path / "image"
+            original = Process(setup)
+            with contextlib.closing(original), captured([original], before) as image:
+                image.scope.blockers.raise_if_any()
+                portrait = original.portrait()
+                original.close()
+                with contextlib.closing(Target()) as target:
+                    target.rebuild(image)
+                    again = target.process.portrait()
+                    again[3] = re.sub(r"/[^/]*(?= \(deleted)", "/unlinked", again[3])
+                    assert again == portrait
+                    assert os.pread(target.process.take(0), 99, 0) == b"contents"
+                    assert os.pread(target.process.take(3), 99, 0) == b"newtents"
+                    assert os.pread(target.process.take(4), 99, 0) == b"newtents"
+
+
+def test_a_file_that_is_mounted_over_another(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(b"from elsewhere")
+    target.touch()
+    with mounted("--bind", str(source), str(target)):
+
+        def setup() -> None:
+            os.lseek(os.open(target, os.O_RDONLY), 5, os.SEEK_SET)
+            os.open(source, os.O_RDWR)
+
+        with replayed(setup, tmp_path / "image") as (_, process):
+            assert os.read(process.take(0), 99) == b"elsewhere"
+            assert process.link(0) == str(target)
