@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.kinds.files.kind import FileTable
 from orchestrator.kinds.memory.record import AddressSpace, Vma
+from orchestrator.kinds.record import shown_path
 from orchestrator.kinds.task.process import Process
 from orchestrator.snapshot import Snapshot
 
@@ -97,8 +98,8 @@ def _process(process: Process, depth: int, snapshot: Snapshot) -> dict[str, Any]
         "group_id": leader.gids[0],
         "memory": state.memory,
         "files": state.files,
-        "working_directory": filesystem.working_directory,
-        "root_directory": filesystem.root,
+        "working_directory": shown_path(filesystem.working_directory),
+        "root_directory": shown_path(filesystem.root),
         "umask": filesystem.umask,
         "pending_signals": len(state.pending),
         "posix_timers": len(state.posix_timers),
@@ -151,7 +152,7 @@ def _file_name(files: list[Any], number: int) -> str | None:
     for file in files:
         if file.get("id") == number:
             body = file.get("body") or {}
-            return _text(body.get("path")) or f"file {number}"
+            return shown_path(_text(body.get("path")) or "") or f"file {number}"
     return None
 
 

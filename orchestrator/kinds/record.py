@@ -26,6 +26,11 @@ def native_path(path: str) -> str:
     return os.fsdecode(path[1:].encode("latin-1")) if path.startswith("\0") else path
 
 
+def shown_path(path: str) -> str:
+    """Return a record's path for people; bytes that are not UTF-8 as escapes."""
+    return path[1:].encode("latin-1").decode("utf-8", "backslashreplace") if path.startswith("\0") else path
+
+
 class Extent(NamedTuple):
     """A run of bytes of a file or memory object that lies in the image's page data."""
 

@@ -35,6 +35,11 @@ def test_survives(run: Run, way: Way) -> None:
     way(run)
 
 
+def test_a_job_outlives_orch_in_spite_of_filters_that_would_end_it(job: Job) -> None:
+    """While the image is written nothing of a tape is left that they could refuse."""
+    MORE_WAYS["killed_while_writing"](Run(Program("seccomp_filters"), job))
+
+
 @pytest.mark.parametrize("new", ["cgroup", "cgroup,pid,mnt"])
 def test_the_jobs_cgroup_is_the_root_of_its_cgroup_namespace(job: Job, new: str) -> None:
     run = Run(Program("sees_cgroup", run_options=("--new", new)), job)

@@ -9,7 +9,7 @@ from orchestrator.errors import FileChanged
 from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile
 from orchestrator.kinds.files.regular import check_named, named
 from orchestrator.kinds.files.reopening import AT_FDCWD, open_flags
-from orchestrator.kinds.record import Record, native_path, portable_path
+from orchestrator.kinds.record import Record, native_path, portable_path, shown_path
 from orchestrator.kinds.scope import Scope
 
 _MEMORY_MAJOR = 1
@@ -65,7 +65,7 @@ def _check(file: OpenFile) -> None:
     found = check_named(body.path, body.file_type).st_rdev
     if found != body.rdev:
         raise FileChanged(
-            f"{body.path} was device {os.major(body.rdev)}:{os.minor(body.rdev)}"
+            f"{shown_path(body.path)} was device {os.major(body.rdev)}:{os.minor(body.rdev)}"
             f" and is {os.major(found)}:{os.minor(found)} now",
             hint="make the device node as it was",
         )

@@ -10,7 +10,7 @@ from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile
 from orchestrator.kinds.files.locks import conflicting
 from orchestrator.kinds.files.nameless import Handle, check_handle, find_handle, open_handle
 from orchestrator.kinds.files.reopening import AT_FDCWD, open_flags, seek
-from orchestrator.kinds.record import Record, native_path, portable_path
+from orchestrator.kinds.record import Record, native_path, portable_path, shown_path
 from orchestrator.kinds.scope import Scope
 from orchestrator.linux.statfs import filesystem_magic, is_pseudo
 
@@ -101,17 +101,17 @@ def _rebuild(file: OpenFile, depot: Depot) -> None:
 
 def check_named(path: str, type_: int) -> os.stat_result:
     """Return the status of a record's path; raise FileMissing or FileChanged unless a file of that type is there."""
-    path = native_path(path)
+    shown = shown_path(path)
     try:
-        status = os.lstat(path)
+        status = os.lstat(native_path(path))
     except OSError as error:
         raise FileMissing(
-            f"{path}, which the job has open, is gone: {error.strerror}",
+            f"{shown}, which the job has open, is gone: {error.strerror}",
             hint="put it back where it was, or restore where it exists",
         ) from error
     if stat.S_IFMT(status.st_mode) != type_:
         raise FileChanged(
-            f"{path}, which the job has open, was {describe_type(type_)} and is {describe_type(status.st_mode)} now",
+            f"{shown}, which the job has open, was {describe_type(type_)} and is {describe_type(status.st_mode)} now",
             hint="put the old one back",
         )
     return status
@@ -125,13 +125,13 @@ def _check(file: OpenFile) -> None:
         status = check_handle(native_path(body.path), body.handle)
     if body.file_type == stat.S_IFREG and not body.pseudo and status.st_size < body.size:
         raise FileChanged(
-            f"{body.path}, which the job has open, was {body.size} bytes long and has {status.st_size} now",
+            f"{shown_path(body.path)}, which the job has open, was {body.size} bytes long and has {status.st_size} now",
             hint="put the old contents back",
         )
     lock = conflicting(native_path(body.path), file.locks) if body.handle is None else None
     if lock is not None:
         raise ResourceTaken(
-            f"{body.path} is locked by somebody else, and the job had a lock on it that does not go along",
+            f"{shown_path(body.path)} is locked by somebody else, and the job had a lock on it that does not go along",
             hint="/proc/locks tells who it is; end that process first",
         )
 
@@ -147,7 +147,7 @@ def check_unchanged(file: OpenFile) -> None:
         status = check_handle(native_path(body.path), body.handle)
     if (status.st_size, status.st_mtime_ns) != (body.size, body.mtime_ns):
         raise FileChanged(
-            f"{body.path}, which the job reads, is not the file it was: {body.size} bytes, modified"
+            f"{shown_path(body.path)}, which the job reads, is not the file it was: {body.size} bytes, modified"
             f" {_time(body.mtime_ns)}; now {status.st_size} bytes, modified {_time(status.st_mtime_ns)}",
             hint="put the old file back, with its modification time",
         )
