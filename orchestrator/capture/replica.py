@@ -149,9 +149,9 @@ def reap_in(parent: HostPid, child: Pid) -> bool:
 
 
 def _wait_by(parent: HostPid, tid: HostTid, child: Pid) -> bool:
-    auxv = read_auxv(parent)
+    auxv = read_auxv(tid)
     status = read_status(parent, tid)
-    memory = ProcMemory(parent)
+    memory = ProcMemory(HostPid(tid))
     try:
         tracee = Tracee(
             tid, Pid(status.ns_tgid[-1]), Tid(status.ns_pid[-1]), memory,

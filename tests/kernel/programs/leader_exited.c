@@ -3,6 +3,8 @@
 #include <pthread.h>
 
 static pid_t tgid;
+enum { BYTES = 8 << 20 };
+static char *memory;
 
 static void *survivor(void *argument)
 {
@@ -19,6 +21,7 @@ static void *survivor(void *argument)
 	}
 	ready_and_hold();
 	SAME(getpid(), tgid);
+	filled(memory, BYTES, 11);
 	CHECK(gettid() != tgid);
 	CHECK(proc_field("/proc/self/status", "State:")[0] == 'Z');
 	pass();
@@ -29,6 +32,8 @@ int main(int argc, char **argv)
 	pthread_t thread;
 	begin(argc, argv);
 	tgid = getpid();
+	memory = private(BYTES);
+	fill(memory, BYTES, 11);
 	SAME(pthread_create(&thread, NULL, survivor, NULL), 0);
 	pthread_exit(NULL);
 }
