@@ -123,6 +123,8 @@ class RestoreOptions:
     """Whether the PIDs must be free on the host, rather than in a new PID namespace."""
     inherited: Mapping[str, int] = field(default_factory=dict)
     """Outside resources, by key: "stdio[1]", "pipe[123]" -> a descriptor of ours."""
+    controlling: frozenset[str] = frozenset()
+    """Which of these are terminals that may control sessions of the job."""
     verify: bool = False
     """Whether the page data is compared with its checksums first."""
 
@@ -175,7 +177,7 @@ def _restore(image: ImageFile, snapshot: Snapshot, options: RestoreOptions, cgro
         baseline=baseline,
         cgroups=snapshot.cgroups,
     )
-    return Restore(image, snapshot, surroundings, options.inherited, baseline)
+    return Restore(image, snapshot, surroundings, options.inherited, baseline, options.controlling)
 
 
 def _status(fd: int, ended: int) -> int:

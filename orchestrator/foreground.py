@@ -8,15 +8,17 @@ from collections.abc import Callable
 from orchestrator.claim import claim_job
 from orchestrator.daemon import Reporter
 from orchestrator.linux.procfs import read_file
+from orchestrator.relay import Relay
 from orchestrator.spawn import Program
 from orchestrator.supervisor import Root, Supervisor
 
 
-def run_job(program: Program, name: str | None, reporter: Reporter) -> int:
-    """Run a program as a job until it ends; return the wait status of its root."""
+def run_job(program: Program, name: str | None, reporter: Reporter, relay: Relay | None = None) -> int:
+    """Run a program as a job until it ends; return the wait status of its root. ``relay`` is closed then."""
     claim = claim_job(name)
     try:
         with Supervisor(claim) as supervisor:
+            supervisor.relay = relay
             root = supervisor.start(program)
             reporter.running(claim.name)
             return supervisor.wait(root)
@@ -33,6 +35,7 @@ def restore_job(
     streams: tuple[int, ...],
     reporter: Reporter,
     on_running: Callable[[Root], None] | None = None,
+    relay: Relay | None = None,
 ) -> int:
     """Run a job that ``rebuild`` brings back, given the path of the job's cgroup, until it ends.
 
@@ -41,6 +44,7 @@ def restore_job(
     claim = claim_job(name)
     try:
         with Supervisor(claim) as supervisor:
+            supervisor.relay = relay
             root = rebuild(claim.cgroup.path)
             supervisor.hold_signals()
             supervisor.publish(root, argv=_arguments(root), streams=streams, restored_from=image)

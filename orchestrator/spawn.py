@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import struct
+import termios
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import NoReturn
@@ -47,6 +48,8 @@ class Program:
     stdin: int = 0
     stdout: int = 1
     stderr: int = 2
+    terminal: bool = False
+    """Whether its input is a terminal that shall control its session."""
 
 
 def parse_namespaces(names: Collection[str]) -> frozenset[str]:
@@ -143,6 +146,8 @@ def _become(
         _furnish(program.new)
         doing = "connect the standard streams"
         _connect(program, report)
+        if program.terminal:
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         doing = "change user"
         if program.user is not None:
             os.setgroups(program.user.groups)

@@ -20,6 +20,7 @@ from orchestrator.kill import signal_root
 from orchestrator.linux.pidfd import pidfd_open
 from orchestrator.linux.procfs import read_file
 from orchestrator.linux.signalfd import read_signals, signalfd
+from orchestrator.relay import Relay
 from orchestrator.spawn import Program, spawn
 
 FORWARDED = (
@@ -56,6 +57,8 @@ class Supervisor:
         self._foreign: set[int] = set()
         self._was_subreaper = False
         self._meant: int | None = None
+        self.relay: Relay | None = None
+        """What connects the job's terminal to ours, if it has one."""
 
     def __enter__(self) -> Self:
         self._foreign = _children()
@@ -67,6 +70,9 @@ class Supervisor:
         if self._signals >= 0:
             os.close(self._signals)
             self._signals = -1
+        if self.relay is not None:
+            self.relay.close()
+            self.relay = None
         prctl.set_child_subreaper(int(self._was_subreaper))
         if self._mask is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
@@ -135,6 +141,8 @@ class Supervisor:
             try:
                 # A child that was cloned to signal nobody is seen to end by its descriptor alone.
                 selector.register(child, selectors.EVENT_READ)
+                if self.relay is not None:
+                    self.relay.begin(selector)
                 while True:
                     ended = self._reap(root.child)
                     if ended is not None:
@@ -145,10 +153,15 @@ class Supervisor:
                             target = None
                     if status is not None and not _children() - self._foreign:
                         break
-                    selector.select()
+                    ready = selector.select()
                     for info in read_signals(self._signals):
-                        if info.ssi_signo != signal.SIGCHLD:
+                        if info.ssi_signo == signal.SIGWINCH and self.relay is not None:
+                            self.relay.resize()
+                        elif info.ssi_signo != signal.SIGCHLD:
                             self._pass_on(signal.Signals(info.ssi_signo), root.target, target)
+                    if self.relay is not None:
+                        for key, events in ready:
+                            self.relay.carry(key.fd, events)
             finally:
                 os.close(child)
                 if target is not None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.arguments import Parser, comma_list
@@ -12,6 +14,7 @@ from orchestrator.errors import UsageError
 if TYPE_CHECKING:
     from orchestrator.daemon import Reporter
     from orchestrator.engine import RestoreOptions
+    from orchestrator.relay import Relay
     from orchestrator.supervisor import Root
 
 
@@ -79,6 +82,7 @@ def main(arguments: list[str]) -> int:
 
 def _restore(options: Any, asked: RestoreOptions, reporter: Reporter) -> int:
     from orchestrator.cli.stats import write_stats
+    from orchestrator.cli.terminal import lent, take_place
     from orchestrator.cli.termination import unwind_on_termination
     from orchestrator.engine import decode, rebuild
     from orchestrator.foreground import restore_job
@@ -86,8 +90,14 @@ def _restore(options: Any, asked: RestoreOptions, reporter: Reporter) -> int:
 
     unwind_on_termination()
     image_path = os.path.abspath(options.image)
-    with ImageFile.open(options.image) as image:
+    relay: Relay | None = None
+    with contextlib.ExitStack() as leaving:
+        image = leaving.enter_context(ImageFile.open(options.image))
         snapshot = decode(image)
+        resized = False
+        if not options.detach:
+            asked, relay = take_place(snapshot, asked, {*_inherited(options.inherit)})
+            resized = leaving.enter_context(lent(snapshot, asked))
 
         def bring_back(cgroup: str) -> Root:
             root, microseconds = rebuild(image, snapshot, asked, cgroup)
@@ -96,14 +106,27 @@ def _restore(options: Any, asked: RestoreOptions, reporter: Reporter) -> int:
                 write_stats(options.stats, {"restore_us": microseconds, "processes": len(snapshot.processes)})
             return root
 
+        def running(root: Root) -> None:
+            _write_pidfile(options.pidfile, root.target)
+            if resized:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(root.target, signal.SIGWINCH)
+
         return restore_job(
             bring_back,
             name=options.name if options.name is not None else snapshot.job,
             image=image_path,
-            streams=tuple(asked.inherited.get(f"stdio[{number}]", number) for number in range(3)),
+            streams=_published(asked, relay),
             reporter=reporter,
-            on_running=lambda root: _write_pidfile(options.pidfile, root.target),
+            on_running=running,
+            relay=relay,
         )
+
+
+def _published(asked: RestoreOptions, relay: Relay | None) -> tuple[int, ...]:
+    """Say what the job's standard streams are, for its next checkpoint."""
+    streams = tuple(asked.inherited.get(f"stdio[{number}]", number) for number in range(3))
+    return streams if relay is None else tuple(relay.slave if os.isatty(fd) else fd for fd in streams)
 
 
 def _write_pidfile(path: str | None, pid: int) -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import TYPE_CHECKING
 
 from orchestrator.cli.arguments import Parser, comma_list
 from orchestrator.errors import UsageError
+
+if TYPE_CHECKING:
+    from orchestrator.relay import Relay
 
 
 def _parser() -> Parser:
@@ -17,6 +21,12 @@ def _parser() -> Parser:
     )
     parser.add_argument("--name", help="the job's name; job1, job2, ... when not given")
     parser.add_argument("-d", "--detach", action="store_true", help="return once the job runs, and print its name")
+    parser.add_argument(
+        "-t",
+        "--terminal",
+        action="store_true",
+        help="give the job a terminal of its own that is connected to this one, so that a shell has job control",
+    )
     parser.add_argument(
         "--new",
         type=comma_list,
@@ -51,7 +61,8 @@ def main(arguments: list[str]) -> int:
     from orchestrator.foreground import run_job
     from orchestrator.spawn import Program, parse_namespaces, parse_user
 
-    stdin, stdout = 0, 1
+    relay = _connected(options) if options.terminal else None
+    stdin, stdout = (0, 1) if relay is None else (relay.slave, relay.slave)
     if options.detach:
         stdin = stdout = os.open(os.devnull, os.O_RDWR)
     if options.output is not None:
@@ -64,12 +75,25 @@ def main(arguments: list[str]) -> int:
         new=parse_namespaces(options.new),
         stdin=stdin,
         stdout=stdout,
-        stderr=stdout if options.detach or options.output is not None else 2,
+        stderr=stdout if options.detach or options.output is not None or relay is not None else 2,
+        terminal=relay is not None,
     )
 
     from orchestrator.cli.background import supervise
 
-    return supervise(lambda reporter: run_job(program, options.name, reporter), options.detach, options.report)
+    return supervise(lambda reporter: run_job(program, options.name, reporter, relay), options.detach, options.report)
+
+
+def _connected(options: argparse.Namespace) -> Relay:
+    """Make a terminal for the job."""
+    from orchestrator.relay import Relay, own_terminal
+
+    if options.detach:
+        raise UsageError("run: a job in the background has no terminal", hint="leave out --detach or --terminal")
+    own = own_terminal()
+    if own is None:
+        raise UsageError("run: orch itself is not in the foreground of a terminal", hint="leave out --terminal")
+    return Relay(own)
 
 
 def _open_output(path: str) -> int:

@@ -15,6 +15,7 @@ from orchestrator.kinds.sockets.registry import claims_in
 from orchestrator.kinds.sockets.tcp_connection import refuse_elsewhere
 from orchestrator.kinds.sockets.unix_records import UnixAlone
 from orchestrator.kinds.task.filesystem import check_filesystem
+from orchestrator.kinds.terminals.records import OutsideTerminal
 from orchestrator.linux import vdso
 from orchestrator.linux.procfs import read_file
 from orchestrator.linux.xstate import own_xstate_bytes
@@ -95,10 +96,12 @@ def _check_pids(snapshot: Snapshot) -> None:
 def _check_externals(snapshot: Snapshot, inherited: Mapping[str, int]) -> None:
     wanted = {file.body.key for file in snapshot.files if isinstance(file.body, External)}
     for key in sorted(wanted - inherited.keys()):
+        or_here = ", or restore in the foreground of a terminal" if key.startswith("tty[") else ""
         raise CannotHonour(
             f"the job had {key} from outside, and nothing takes its place",
-            hint=f"give it a descriptor of orch: --inherit '{key}=3' 3<>FILE",
+            hint=f"give it a descriptor of orch: --inherit '{key}=3' 3<>FILE{or_here}",
         )
+    wanted |= {record.key for record in snapshot.objects if isinstance(record, OutsideTerminal)}
     unused = sorted(key for key in inherited.keys() - wanted if not key.startswith("stdio["))
     if unused:
         raise CannotHonour(

@@ -101,11 +101,13 @@ class Restore:
         surroundings: Surroundings,
         inherited: Mapping[str, int],
         baseline: Baseline,
+        controlling: frozenset[str] = frozenset(),
     ) -> None:
         self._image = image
         self._snapshot = snapshot
         self._surroundings = surroundings
         self._masters: dict[str, int] = {}
+        self._controlling = controlling
         self._outer: dict[str, int] = {}
         awaited = {**wanted_outer(snapshot.files), **dict.fromkeys(wanted_masters(snapshot.files, snapshot.objects))}
         self._given = {**dict.fromkeys(awaited, -1), **inherited}
@@ -169,7 +171,7 @@ class Restore:
             self._baseline,
             backings,
             place_files,
-            lambda terminal: slave_in_depot(terminal, depot),
+            lambda terminal: slave_in_depot(terminal, depot, self._controlling),
             special_sizes(self._snapshot),
             self._standing.numbers.get("cgroup"),
         )

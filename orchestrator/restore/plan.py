@@ -34,7 +34,7 @@ from orchestrator.kinds.task import (
 )
 from orchestrator.kinds.task.filesystem import FilesystemContext, enter_removed, tell_filesystem
 from orchestrator.kinds.task.process import OF_PROCESS, OUTSIDE, Process, Thread, main_thread, other_threads
-from orchestrator.kinds.terminals.session import tell_controlling, tell_foreground
+from orchestrator.kinds.terminals.session import SlaveOf, tell_controlling, tell_foreground
 from orchestrator.restore.baseline import Baseline
 from orchestrator.restore.ends import plan_ends
 from orchestrator.restore.layout import Layout
@@ -137,7 +137,7 @@ class Compiler:
         baseline: Baseline,
         backings: Backings,
         place_files: PlaceFiles,
-        slave_of: Callable[[ObjectId], int],
+        slave_of: SlaveOf,
         special_sizes: dict[str, int],
         cgroup_fd: int | None,
     ) -> None:

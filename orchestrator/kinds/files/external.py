@@ -13,6 +13,7 @@ from orchestrator.kinds.files.device import is_stateless
 from orchestrator.kinds.files.kind import O_CLOEXEC, Depot, FdView, FileKind, OpenFile
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
+from orchestrator.linux import tty
 
 _FIONBIO = 0x5421
 
@@ -22,6 +23,10 @@ class External(Record, frozen=True, tag="external"):
 
     key: str
     """As "stdio[1]", "pipe[123]", "tty[136:0]", "socket[123]" or "file[PATH]"."""
+    settings: bytes = b""
+    """Of a terminal: struct termios2."""
+    size: bytes = b""
+    """Of a terminal: struct winsize."""
 
 
 def external_key(view: FdView) -> str:
@@ -30,9 +35,28 @@ def external_key(view: FdView) -> str:
     if colon and kind in ("pipe", "socket"):
         return f"{kind}[{inode}"
     if stat.S_ISCHR(view.stat.st_mode) and not view.link.startswith("/dev/zero"):
-        rdev = view.stat.st_rdev
+        rdev = terminal_behind(view)
         return f"tty[{os.major(rdev)}:{os.minor(rdev)}]"
     return f"file[{view.link}]"
+
+
+def terminal_behind(view: FdView) -> int:
+    """Return the number of a character device; of /dev/tty that of the terminal it leads to."""
+    rdev = view.stat.st_rdev
+    if rdev != tty.CURRENT or view.info.flags & os.O_PATH:
+        return rdev
+    try:
+        return tty.device(view.local)
+    except OSError:  # hung up
+        return rdev
+
+
+def declared(scope: Scope, rdev: int) -> str | None:
+    """Return the key of a terminal that the job was given, or that the user has declared; None if it is neither."""
+    key = f"tty[{os.major(rdev)}:{os.minor(rdev)}]"
+    if key in scope.externals:
+        return key
+    return next((f"stdio[{number}]" for (_, _, of), number in scope.stdio.items() if of == rdev), None)
 
 
 def capture_external(view: FdView, scope: Scope) -> External | None:
@@ -44,11 +68,20 @@ def capture_external(view: FdView, scope: Scope) -> External | None:
     if not (stat.S_ISCHR(status.st_mode) and is_stateless(status.st_rdev)):
         stream = scope.stdio.get((status.st_dev, status.st_ino, status.st_rdev))
         if stream is not None:
-            return External(f"stdio[{stream}]")
+            return _external(f"stdio[{stream}]", view)
+    if stat.S_ISCHR(status.st_mode) and status.st_rdev == tty.CURRENT:
+        key = declared(scope, terminal_behind(view))
+        return _external(key, view) if key is not None else None
     for key in (external_key(view), f"file[{view.link}]"):
         if key in scope.externals:
-            return External(key)
+            return _external(key, view)
     return None
+
+
+def _external(key: str, view: FdView) -> External:
+    if not stat.S_ISCHR(view.stat.st_mode) or view.info.flags & os.O_PATH or not os.isatty(view.local):
+        return External(key)
+    return External(key, tty.settings(view.local), tty.window_size(view.local))
 
 
 def _rebuild(file: OpenFile, depot: Depot) -> None:

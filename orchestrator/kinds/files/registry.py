@@ -40,7 +40,7 @@ from orchestrator.kinds.files.unnamed import Removed, RemovedDirectory, RemovedF
 from orchestrator.kinds.memory.shared import SharedMemory
 from orchestrator.kinds.sockets.registry import SOCKET_KINDS, SocketBody, SocketObject
 from orchestrator.kinds.terminals import ends as terminals
-from orchestrator.kinds.terminals.records import HungUp, MasterEnd, SlaveEnd, Terminal
+from orchestrator.kinds.terminals.records import HungUp, MasterEnd, OutsideTerminal, SlaveEnd, Terminal
 
 KINDS: tuple[FileKind, ...] = (
     pipe.KIND,
@@ -91,7 +91,7 @@ FileBody = (
 )
 """What OpenFile.body may be."""
 
-FileObject = Ghost | Removed | PipeBuffer | Terminal | SharedMemory | SocketObject
+FileObject = Ghost | Removed | PipeBuffer | Terminal | OutsideTerminal | SharedMemory | SocketObject
 """What open files, and memory, put into an image's shared objects."""
 
 

@@ -11,15 +11,17 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Collection
 from typing import Any
 
+from orchestrator.errors import ImageCorrupt
 from orchestrator.ids import DepotFd, HostPid, ObjectId
 from orchestrator.kinds.files.kind import O_CLOEXEC, Depot, FdView, FileKind, OpenFile
 from orchestrator.kinds.files.reopening import AT_FDCWD, open_flags
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.terminals.census import Terminals, devpts_seen_by
 from orchestrator.kinds.terminals.queues import not_blocking, opened_peer, put_back
-from orchestrator.kinds.terminals.records import HungUp, MasterEnd, SlaveEnd, Terminal
+from orchestrator.kinds.terminals.records import HungUp, MasterEnd, OutsideTerminal, SlaveEnd, Terminal
 from orchestrator.linux import tty
 from orchestrator.tape.build import Tape
 
@@ -152,8 +154,13 @@ def _open_slaves(file: OpenFile, depot: Depot) -> None:
         depot.keep(0, depot.slot(end.id))
 
 
-def slave_in_depot(terminal: ObjectId, depot: Depot) -> int:
-    """Return the standing number of a slave that is open."""
+def slave_in_depot(terminal: ObjectId, depot: Depot, controlling: Collection[str]) -> int | None:
+    """Return the standing number of a slave that is open; of one from outside if its key is in ``controlling``."""
+    record = depot.objects[terminal] if 0 <= terminal < len(depot.objects) else None
+    if isinstance(record, OutsideTerminal):
+        return depot.inherited[record.key] if record.key in controlling else None
+    if not isinstance(record, Terminal):
+        raise ImageCorrupt(f"a controlling terminal of the image refers to object {terminal}, which is none")
     for end in depot.users(terminal):
         if isinstance(end.body, SlaveEnd) and not end.body.hung_up:
             return depot.slot(end.id)

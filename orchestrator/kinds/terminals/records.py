@@ -53,6 +53,17 @@ class Terminal(Record, frozen=True, tag="terminal"):
     queues: Queues
 
 
+class OutsideTerminal(Record, frozen=True, tag="terminal-outside"):
+    """A terminal from outside that controls a session of the job."""
+
+    key: str
+    """As its open files have it, which are external ones: "stdio[0]" or "tty[136:3]"."""
+    settings: bytes
+    """struct termios2; empty if it could not be asked."""
+    size: bytes
+    """struct winsize."""
+
+
 class MasterEnd(Record, frozen=True, tag="terminal-master"):
     """The open file description of a master: there is never more than one."""
 

@@ -12,12 +12,17 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from orchestrator.ids import HostPid, ObjectId, Pid
+from orchestrator.kinds.files.external import declared
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.task.process import Process
-from orchestrator.kinds.terminals.census import Terminals
+from orchestrator.kinds.terminals.census import Controlled, Terminals
+from orchestrator.kinds.terminals.records import OutsideTerminal
 from orchestrator.linux import tty
 from orchestrator.linux.proc_stat import Stat
 from orchestrator.tape.build import Tape
+
+SlaveOf = Callable[[ObjectId], int | None]
+"""Where the depot has a terminal open that may control a session; None if the restored job does without."""
 
 
 def resolve_terminals(
@@ -28,38 +33,61 @@ def resolve_terminals(
     ``stats`` are those of the processes with a controlling terminal; ``groups`` translates host numbers.
     """
     sessions = Terminals.of(scope).sessions
+    leaders = {process.pid for process in processes if process.pid in stats and process.pid == process.session}
     for place, process in enumerate(processes):
         stat = stats.get(process.pid)
         if stat is None or process.state is None:
             continue
         found = sessions.get((stat.session, os.minor(stat.tty_nr)))
         if found is None or os.major(stat.tty_nr) not in tty.SLAVE_MAJORS:
-            _note_outside(scope, stat)
-            continue
+            terminal = _outside(scope, stat)
+            # A session whose leader is outside too is one of the restore's: nobody could acquire a terminal for it.
+            if terminal is None or process.session not in leaders:
+                continue
+            found = Controlled(terminal, stat.tpgid)
         foreground = groups.get(found.foreground, Pid(0)) if process.pid == process.session else Pid(0)
         state = msgspec.structs.replace(process.state, terminal=found.terminal, foreground=foreground)
         processes[place] = msgspec.structs.replace(process, state=state)
 
 
-def _note_outside(scope: Scope, stat: Stat) -> None:
-    major, minor = os.major(stat.tty_nr), os.minor(stat.tty_nr)
-    key = f"tty[{major}:{minor}]"
-    if key not in scope.externals:
-        scope.outside(
-            HostPid(stat.pid),
-            "controlling terminal",
-            f"terminal {major}:{minor} does not belong to the job",
-            f"--external '{key}' lets the restored job do without one",
-        )
+def _outside(scope: Scope, stat: Stat) -> ObjectId | None:
+    """Take in a terminal that the user has declared, or note that it is in the way."""
+    rdev = stat.tty_nr
+    major, minor = os.major(rdev), os.minor(rdev)
+    key = declared(scope, rdev)
+    if key is not None:
+        return scope.object("outside terminal", key, lambda _: _describe_outside(key, rdev))
+    scope.outside(
+        HostPid(stat.pid),
+        "controlling terminal",
+        f"terminal {major}:{minor} does not belong to the job",
+        f"--external 'tty[{major}:{minor}]' lets that of the restore take its place",
+    )
+    return None
 
 
-def tell_controlling(tape: Tape, process: Process, slave: Callable[[ObjectId], int]) -> None:
+def _describe_outside(key: str, rdev: int) -> OutsideTerminal:
+    if os.major(rdev) not in tty.SLAVE_MAJORS:
+        return OutsideTerminal(key, b"", b"")
+    try:
+        fd = os.open(f"/dev/pts/{os.minor(rdev)}", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # locked, or in a devpts that orch does not see
+        return OutsideTerminal(key, b"", b"")
+    try:
+        return OutsideTerminal(key, tty.settings(fd), tty.window_size(fd))
+    finally:
+        os.close(fd)
+
+
+def tell_controlling(tape: Tape, process: Process, slave: SlaveOf) -> None:
     """Let the leader of a fresh session acquire its terminal."""
     if process.state is not None and process.state.terminal is not None:
-        tape.ioctl(slave(process.state.terminal), tty.TIOCSCTTY, 0)
+        fd = slave(process.state.terminal)
+        if fd is not None:
+            tape.ioctl(fd, tty.TIOCSCTTY, 0)
 
 
-def tell_foreground(processes: Sequence[Process], slave: Callable[[ObjectId], int]) -> dict[Pid, Tape]:
+def tell_foreground(processes: Sequence[Process], slave: SlaveOf) -> dict[Pid, Tape]:
     """Write what is left to do when all processes are in their groups: foreground groups, terminals given up."""
     leaders = {
         process.session: process.state
@@ -71,11 +99,14 @@ def tell_foreground(processes: Sequence[Process], slave: Callable[[ObjectId], in
         leader = leaders.get(process.session)
         if leader is None or leader.terminal is None or process.state is None:
             continue
+        fd = slave(leader.terminal)
+        if fd is None:
+            continue
         tape = Tape(f"{process.pid}: controlling terminal")
         if process.state is leader and leader.foreground:
-            tape.ioctl(slave(leader.terminal), tty.TIOCSPGRP, leader.foreground.to_bytes(4, "little"))
+            tape.ioctl(fd, tty.TIOCSPGRP, leader.foreground.to_bytes(4, "little"))
         elif process.state.terminal is None:
-            tape.ioctl(slave(leader.terminal), tty.TIOCNOTTY, 0)
+            tape.ioctl(fd, tty.TIOCNOTTY, 0)
         if len(tape):
             tapes[process.pid] = tape
     return tapes
