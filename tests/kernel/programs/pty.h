@@ -13,17 +13,15 @@ struct pty {
 	char name[64];
 };
 
-/* Numbers below this one are left to whoever needs a terminal on this machine meanwhile. */
-#define FIRST_NUMBER 40
-
-/* Open a master with a number that nobody else is likely to get before a restore. */
+/* Open a master with a number that nobody else is likely to get before a restore: whoever needs a terminal on this
+ * machine meanwhile gets a lower one, and the same program beside this one others. */
 MAYBE int master_make(void)
 {
-	int others[FIRST_NUMBER], count = 0, master, number;
+	int others[512 + 20], count = 0, first = 20 + getpid() * 16 % 512, master, number;
 	for (;;) {
 		master = OK(posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC));
 		OK(ioctl(master, TIOCGPTN, &number));
-		if (number >= FIRST_NUMBER || count == FIRST_NUMBER)
+		if (number >= first || count == first)
 			break;
 		others[count++] = master;
 	}
