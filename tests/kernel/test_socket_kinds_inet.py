@@ -319,6 +319,36 @@ def test_other_end_outside_of_the_job(holders: Holders) -> None:
     assert "--tcp close" in reason
 
 
+@pytest.mark.parametrize("inline", [False, True])
+@pytest.mark.parametrize("read", [False, True])
+@pytest.mark.parametrize(("before", "after"), [(b"abc", b"def"), (b"abc", b""), (b"", b"def" * 9000), (b"", b"")])
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_urgent_data(holders: Holders, host: str, before: bytes, after: bytes, *, read: bool, inline: bool) -> None:
+    server, client, accepted = connected(host)
+    accepted.setsockopt(SOL_SOCKET, socket.SO_OOBINLINE, inline)
+    for data, flags in ((before, 0), (b"X", socket.MSG_OOB), (after, 0)):
+        client.send(data, flags)
+    if read and not inline:
+        assert accepted.recv(1, socket.MSG_OOB) == b"X"
+    image, scope = capture([holders.start({100: server, 101: accepted, 102: client})])
+    assert not scope.blockers.unsupported
+    assert accepted.getsockopt(SOL_SOCKET, socket.SO_OOBINLINE) == inline
+    close(server, client, accepted)
+    holders.end()
+    with rebuilt(image) as (table,):
+        again = table[101]
+        assert again.getsockopt(SOL_SOCKET, socket.SO_OOBINLINE) == inline
+        if inline:
+            wanted = before + b"X" + after
+        else:
+            wanted = before + after
+            if not read:
+                assert again.recv(1, socket.MSG_OOB) == b"X"
+        assert receive(again, len(wanted)) == wanted
+        _talk(table[102], again, 100000)
+        _talk(again, table[102], 100000)
+
+
 def test_multipath_listener(holders: Holders) -> None:
     """What servers written in Go have by default: their clients mostly do not speak it."""
     server = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)

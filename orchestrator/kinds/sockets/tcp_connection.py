@@ -29,6 +29,7 @@ from orchestrator.kinds.sockets.refused import Refused
 from orchestrator.kinds.sockets.tcp import STATES, congestion, is_tcp, levels, tcp_state
 from orchestrator.kinds.sockets.tcp_client import TCP_CORK, TcpClient, capture_calling, capture_client
 from orchestrator.kinds.sockets.tcp_ended import CUT, TcpEnded, capture_ended
+from orchestrator.kinds.sockets.tcp_forge import write_urgent
 from orchestrator.kinds.sockets.tcp_hold import KEEP, TcpHold
 from orchestrator.kinds.sockets.tcp_keys import signing_keys
 from orchestrator.kinds.sockets.tcp_peers import TcpPeers
@@ -44,6 +45,7 @@ from orchestrator.kinds.sockets.tcp_repair import (
     write_beginning,
     write_contents,
     write_pieces,
+    write_received,
 )
 from orchestrator.linux.sockdiag import (
     TCP_CLOSE_WAIT,
@@ -103,10 +105,7 @@ def _capture(view: FdView, scope: Scope, sock: socket.socket) -> TcpConnection |
     if state not in _SUPPORTED:
         raise Refused(f"it is in state {STATES[state]}")
     local, remote = parse_address(sock.getsockname()), parse_address(sock.getpeername())
-    ready = poll_now(sock.fileno(), select.POLLPRI)
-    if ready & select.POLLPRI:
-        raise Refused("urgent data waits in it")
-    if ready & select.POLLERR:
+    if poll_now(sock.fileno(), 0) & select.POLLERR:
         raise Refused("an error waits in it to be reported")
     if sock.getsockopt(SOL_TCP, TCP_ULP, 16).rstrip(b"\0"):
         raise Refused("the kernel encrypts it (TLS)")
@@ -171,6 +170,7 @@ def rebuild_connection(file: OpenFile, depot: Depot) -> None:
 def connect_connection(file: OpenFile, depot: Depot) -> None:
     """Write the tape entries that let it speak again, when the other end is there to hear."""
     body: TcpConnection = file.body
+    _tell_what_is_urgent(file, depot)
     if body.filter:
         return  # tcp_release.py
     tape, fd = depot.tape, depot.slot(file.id)
@@ -185,6 +185,19 @@ def connect_connection(file: OpenFile, depot: Depot) -> None:
     for option in body.options.others:
         if (option.level, option.number) in LATE:
             tape.setsockopt(fd, option.level, option.number, option.value, len(option.value))
+
+
+def _tell_what_is_urgent(file: OpenFile, depot: Depot) -> None:
+    """Complete the receive queues with urgent bytes in them; before any connection speaks, and behind what it said."""
+    connections = [one for _, one in sorted(depot.files.items()) if isinstance(one.body, TcpConnection)]
+    if file.id != connections[0].id:
+        return
+    for one in connections:
+        body: TcpConnection = one.body
+        if body.state.urgent >= 0:
+            write_urgent(depot.tape, body.local, body.remote, body.state)
+            rest = body.state.receive_queue[body.state.urgent + 1 :]
+            write_received(depot.tape, depot.slot(one.id), rest)
 
 
 def _write_departed(depot: Depot, body: TcpConnection) -> None:

@@ -27,7 +27,7 @@ from orchestrator.kinds.sockets.options import (
     write_dress,
 )
 from orchestrator.kinds.sockets.refused import Refused
-from orchestrator.kinds.sockets.tcp_repair import TCP_INFO, write_pieces
+from orchestrator.kinds.sockets.tcp_repair import TCP_INFO, peek_received, write_pieces
 
 CUT = "tcp"
 """How --external allows that connections with the outside are cut."""
@@ -54,12 +54,14 @@ class TcpEnded(Record, frozen=True, tag="tcp-ended"):
 
 
 def capture_ended(view: FdView, sock: socket.socket, levels: tuple[int, ...], *, reset: bool) -> TcpEnded:
-    """Record a socket as one whose connection is over, with what it has received."""
-    waiting = waiting_bytes(sock.fileno())
+    """Record a socket as one whose connection is over, with what it has received. May raise Refused."""
+    content, urgent = peek_received(sock) if waiting_bytes(sock.fileno()) else (b"", -1)
+    if urgent >= 0:
+        raise Refused("urgent data waits in it, and its connection is over or to be cut")
     return TcpEnded(
         view.stat.st_ino,
         sock.getsockopt(SOL_SOCKET, socket.SO_DOMAIN),
-        sock.recv(waiting, socket.MSG_PEEK | socket.MSG_DONTWAIT) if waiting else b"",
+        content,
         reset,
         capture_options(sock, *levels),
         (view.stat.st_uid, view.stat.st_gid),

@@ -5,6 +5,8 @@ A socket in repair mode sends nothing by itself. See TCP_REPAIR in linux/tcp.h.
 
 from __future__ import annotations
 
+import fcntl
+import select
 import socket
 import struct
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ from contextlib import contextmanager
 import msgspec
 
 from orchestrator.kinds.record import Record
-from orchestrator.kinds.sockets.borrow import borrow, never_sent_bytes, unsent_bytes, waiting_bytes
+from orchestrator.kinds.sockets.borrow import borrow, never_sent_bytes, poll_now, unsent_bytes, waiting_bytes
 from orchestrator.kinds.sockets.option_table import SOL_SOCKET, SOL_TCP
 from orchestrator.kinds.sockets.options import set_int
 from orchestrator.tape.build import Tape
@@ -36,6 +38,7 @@ TCP_RECV_QUEUE = 1
 TCP_SEND_QUEUE = 2
 
 _SO_PEEK_OFF = 42
+_SIOCATMARK = 0x8905
 _TCPI_OPT_TIMESTAMPS = 1
 _TCPI_OPT_SACK = 2
 _TCPI_OPT_WSCALE = 4
@@ -81,6 +84,8 @@ class TcpState(Record, frozen=True):
     timestamps: bool
     timestamp: int
     window: RepairWindow
+    urgent: int = -1
+    """Where in ``receive_queue`` the urgent byte lies that was not read yet, -1 without one."""
 
 
 @contextmanager
@@ -122,10 +127,7 @@ def read_state(sock: socket.socket, *, fin_sent: bool, fin_received: bool) -> Tc
     outstanding = unsent_bytes(sock.fileno()) - fin_sent
     send_queue = sock.recv(outstanding, socket.MSG_PEEK) if outstanding > 0 else b""
     end_of_receive = _wrap(_seq(sock, TCP_RECV_QUEUE) - fin_received)
-    waiting = waiting_bytes(sock.fileno())
-    receive_queue = sock.recv(waiting, socket.MSG_PEEK | socket.MSG_DONTWAIT) if waiting else b""
-    if len(receive_queue) != waiting:
-        raise OSError(f"looked at {len(receive_queue)} of {waiting} bytes of a TCP receive queue")
+    receive_queue, urgent = peek_received(sock)
     unsent = never_sent_bytes(sock.fileno()) - fin_sent
     window = RepairWindow(*_tcp_repair_window.unpack(sock.getsockopt(SOL_TCP, TCP_REPAIR_WINDOW, 20)))
     if window.rcv_wup == _wrap(end_of_receive + 1):
@@ -144,7 +146,35 @@ def read_state(sock: socket.socket, *, fin_sent: bool, fin_received: bool) -> Tc
         timestamps,
         _u32.unpack(sock.getsockopt(SOL_TCP, TCP_TIMESTAMP, 4))[0] if timestamps else 0,
         window,
+        urgent,
     )
+
+
+def peek_received(sock: socket.socket) -> tuple[bytes, int]:
+    """Look at what waits to be read. Tell where in it the urgent byte lies, if that was not read yet, else -1."""
+    fd = sock.fileno()
+    inline = sock.getsockopt(SOL_SOCKET, socket.SO_OOBINLINE)
+    at_mark = fcntl.ioctl(fd, _SIOCATMARK, bytes(4)) != bytes(4)
+    pending = bool(poll_now(fd, select.POLLPRI) & select.POLLPRI)
+    # Only so it is counted, and looked at, beyond the urgent byte.
+    sock.setsockopt(SOL_SOCKET, socket.SO_OOBINLINE, 1)
+    try:
+        waiting = waiting_bytes(fd)
+        content = sock.recv(waiting, socket.MSG_PEEK | socket.MSG_DONTWAIT) if waiting else b""
+        mark = len(content) if len(content) < waiting else 0 if at_mark and content else -1
+        if len(content) < waiting:
+            sock.setsockopt(SOL_SOCKET, _SO_PEEK_OFF, len(content))
+            try:
+                content += sock.recv(waiting - len(content), socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            finally:
+                sock.setsockopt(SOL_SOCKET, _SO_PEEK_OFF, -1)
+    finally:
+        sock.setsockopt(SOL_SOCKET, socket.SO_OOBINLINE, inline)
+    if len(content) != waiting:
+        raise OSError(f"looked at {len(content)} of {waiting} bytes of a TCP receive queue")
+    if mark >= 0 and not pending and not inline:
+        return content[:mark] + content[mark + 1 :], -1  # it was read already
+    return content, mark if pending else -1
 
 
 def _seq(sock: socket.socket, queue: int) -> int:
@@ -199,12 +229,26 @@ def write_contents(tape: Tape, fd: int, state: TcpState) -> None:
     raw = b"".join(_tcp_repair_opt.pack(*option) for option in options)
     tape.setsockopt(fd, SOL_TCP, TCP_REPAIR_OPTIONS, raw, len(raw))
     sent = state.send_queue[: len(state.send_queue) - state.unsent]
-    for queue, content in ((TCP_RECV_QUEUE, state.receive_queue), (TCP_SEND_QUEUE, sent)):
+    received = state.receive_queue if state.urgent < 0 else state.receive_queue[: state.urgent]
+    for queue, content in ((TCP_RECV_QUEUE, received), (TCP_SEND_QUEUE, sent)):
         set_int(tape, fd, SOL_TCP, TCP_REPAIR_QUEUE, queue)
         write_pieces(tape, fd, content)
     set_int(tape, fd, SOL_TCP, TCP_REPAIR_QUEUE, TCP_NO_QUEUE)
-    window = _tcp_repair_window.pack(*(getattr(state.window, name) for name in state.window.__struct_fields__))
+    given = state.window
+    ahead = given.rcv_wup - state.receive_seq - len(received) & 0xFFFFFFFF
+    if 0 < ahead < 1 << 31:  # the rest is still to come; the window ends where it did
+        given = msgspec.structs.replace(
+            given, rcv_wup=_wrap(state.receive_seq + len(received)), rcv_wnd=given.rcv_wnd + ahead
+        )
+    window = _tcp_repair_window.pack(*(getattr(given, name) for name in given.__struct_fields__))
     tape.setsockopt(fd, SOL_TCP, TCP_REPAIR_WINDOW, window, len(window))
+
+
+def write_received(tape: Tape, fd: int, content: bytes) -> None:
+    """Append to what waits to be read from a socket in repair mode."""
+    set_int(tape, fd, SOL_TCP, TCP_REPAIR_QUEUE, TCP_RECV_QUEUE)
+    write_pieces(tape, fd, content)
+    set_int(tape, fd, SOL_TCP, TCP_REPAIR_QUEUE, TCP_NO_QUEUE)
 
 
 def write_pieces(tape: Tape, fd: int, content: bytes) -> None:
