@@ -89,6 +89,7 @@ fchdir                81    50    fd
 mkdirat               258   34    dirfd str oct
 unlinkat              263   35    dirfd str hex
 symlinkat             266   36    str dirfd str
+renameat2             316   276   dirfd str dirfd str hex
 linkat                265   37    dirfd str dirfd str hex
 mknodat               259   33    dirfd str oct hex
 fchmod                91    52    fd oct

@@ -30,7 +30,7 @@ _NOT_PLAYED = 0x7FFF_FFFF_FFFF_FFFF
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
-    """The result of an earlier entry, usable once as an argument of a later one."""
+    """The result of an earlier entry, usable once as an argument of a later one; -1 if the earlier one has failed."""
 
     entry: int
 
@@ -175,7 +175,7 @@ class Tape:
             words = [
                 argument & _MASK64
                 if isinstance(argument, int)
-                else 0
+                else _MASK64
                 if isinstance(argument, Result)
                 else at + argument.entry * ENTRY_SIZE + 8 + argument.position * 8
                 if isinstance(argument, Slot)

@@ -36,6 +36,8 @@ PROGRAMS = [
     Program("signalfds"),
     Program("proc_files"),
     Program("flock_owner"),
+    Program("removed_names"),
+    Program("removed_device"),
     Program("memfd_executed"),
 ]
 

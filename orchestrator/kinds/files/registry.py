@@ -36,7 +36,7 @@ from orchestrator.kinds.files.procfile import ProcFile
 from orchestrator.kinds.files.regular import NamedFile
 from orchestrator.kinds.files.signalfd import SignalFd
 from orchestrator.kinds.files.timerfd import TimerFd
-from orchestrator.kinds.files.unnamed import Removed, RemovedDirectory, RemovedFifo
+from orchestrator.kinds.files.unnamed import Removed, RemovedDevice, RemovedDirectory, RemovedFifo
 from orchestrator.kinds.memory.shared import SharedMemory
 from orchestrator.kinds.sockets.registry import SOCKET_KINDS, SocketBody, SocketObject
 from orchestrator.kinds.terminals import ends as terminals
@@ -56,6 +56,7 @@ KINDS: tuple[FileKind, ...] = (
     ghost.KIND,
     unnamed.DIRECTORY,
     unnamed.FIFO,
+    unnamed.DEVICE,
     procfile.KIND,
     regular.KIND,
     fifo.KIND,
@@ -83,6 +84,7 @@ FileBody = (
     | ProcFile
     | RemovedDirectory
     | RemovedFifo
+    | RemovedDevice
     | MasterEnd
     | SlaveEnd
     | HungUp

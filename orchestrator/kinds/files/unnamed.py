@@ -1,4 +1,4 @@
-"""Directories and FIFOs that were removed while open. Regular files are in ``ghost.py``."""
+"""Directories, FIFOs and device nodes that were removed while open. Regular files are in ``ghost.py``."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ import secrets
 import stat
 
 from orchestrator.ids import ObjectId
+from orchestrator.kinds.files.device import is_stateless
 from orchestrator.kinds.files.kind import O_CLOEXEC, Depot, FdView, FileKind, OpenFile
 from orchestrator.kinds.files.pipe import PipeBuffer, buffer_object, refill
-from orchestrator.kinds.files.reopening import AT_FDCWD, reopen
+from orchestrator.kinds.files.reopening import AT_FDCWD, open_flags, reopen, seek
 from orchestrator.kinds.record import Record, native_path, portable_path
 from orchestrator.kinds.scope import Scope
 from orchestrator.tape.build import Tape
 
 _DELETED = " (deleted)"
 _AT_REMOVEDIR = 0x200
+_RENAME_NOREPLACE = 1
 
 
 class Removed(Record, frozen=True, tag="removed"):
@@ -44,20 +46,41 @@ class RemovedFifo(Record, frozen=True, tag="removed-fifo"):
     object: ObjectId
 
 
-def _make(tape: Tape, was: Removed | RemovedFifo, file_type: int, flags: int) -> None:
-    """Leave a new file without a name at 0: made in its old directory if that is there, else in /tmp."""
+class RemovedDevice(Record, frozen=True, tag="removed-device"):
+    """An open file description of a removed device node without state."""
+
+    path: str
+    mode: int
+    uid: int
+    gid: int
+    rdev: int
+
+
+def _make(tape: Tape, was: Removed | RemovedFifo | RemovedDevice, file_type: int, flags: int, rdev: int = 0) -> None:
+    """Leave a new file without a name at 0: made in its old directory if that is there, else in /tmp.
+
+    It has its old name last if nobody else has that now, as /proc goes on to show it.
+    """
     # Nobody else has this name, so nothing of somebody else's is opened or removed.
     old = native_path(was.path)
-    name = f".{os.path.basename(old)[:100]}.{secrets.token_hex(8)}"
+    name = os.path.basename(old)
+    own = f".{name[:100]}.{secrets.token_hex(8)}"
+    remove = _AT_REMOVEDIR if file_type == stat.S_IFDIR else 0
     for directory in (os.path.dirname(old), "/tmp"):
-        path = f"{directory}/{name}"
+        tape.openat(AT_FDCWD, directory, os.O_PATH | os.O_DIRECTORY | O_CLOEXEC, 0, may_fail=True)
         if file_type == stat.S_IFDIR:
-            tape.mkdirat(AT_FDCWD, path, 0o700, may_fail=True)
+            tape.mkdirat(0, own, 0o700, may_fail=True)
         else:
-            tape.mknodat(AT_FDCWD, path, file_type | 0o600, 0, may_fail=True)
-        tape.openat(AT_FDCWD, path, flags | os.O_NOFOLLOW | O_CLOEXEC, 0, may_fail=True)
-        tape.unlinkat(AT_FDCWD, path, _AT_REMOVEDIR if file_type == stat.S_IFDIR else 0, may_fail=True)
-    tape.close(1, may_fail=True)
+            tape.mknodat(0, own, file_type | 0o600, rdev, may_fail=True)
+        tape.openat(0, own, flags | os.O_NOFOLLOW | O_CLOEXEC, 0, may_fail=True)
+        # 0 where it worked, which is the directory's descriptor; else -1, and nothing is removed by its old name.
+        renamed = tape.renameat2(0, own, 0, name, _RENAME_NOREPLACE, may_fail=True)
+        tape.unlinkat(renamed, name, remove, may_fail=True)
+        tape.unlinkat(0, own, remove, may_fail=True)
+        tape.close(0, may_fail=True)
+    tape.close(2, may_fail=True)
+    tape.dup3(1, 0, O_CLOEXEC)
+    tape.close(1)
     tape.fchown(0, was.uid, was.gid)
     tape.fchmod(0, was.mode)
 
@@ -109,6 +132,23 @@ def _rebuild_fifo(file: OpenFile, depot: Depot) -> None:
         depot.tape.close(0)
 
 
+def _recognise_device(view: FdView) -> bool:
+    return stat.S_ISCHR(view.stat.st_mode) and is_stateless(view.stat.st_rdev) and _is_removed(view)
+
+
+def _capture_device(view: FdView, _: Scope) -> RemovedDevice:
+    status = view.stat
+    path = portable_path(view.link.removesuffix(_DELETED))
+    return RemovedDevice(path, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, status.st_rdev)
+
+
+def _rebuild_device(file: OpenFile, depot: Depot) -> None:
+    body: RemovedDevice = file.body
+    _make(depot.tape, body, stat.S_IFCHR, open_flags(file.flags), body.rdev)
+    seek(depot.tape, 0, file)
+    depot.keep(0, depot.slot(file.id))
+
+
 DIRECTORY = FileKind(
     "removed directory",
     RemovedDirectory,
@@ -118,3 +158,4 @@ DIRECTORY = FileKind(
     objects=(Removed,),
 )
 FIFO = FileKind("removed FIFO", RemovedFifo, _recognise_fifo, _capture_fifo, _rebuild_fifo, objects=(PipeBuffer,))
+DEVICE = FileKind("removed device", RemovedDevice, _recognise_device, _capture_device, _rebuild_device)
