@@ -1,7 +1,6 @@
-"""x86-64: registers, signal frames and the two pieces of machine code.
+"""x86-64: registers, signal frames and the pieces of machine code. It imports on any machine.
 
-``arch/aarch64.py`` defines the same names, and both import on any machine. See
-arch/x86/include/uapi/asm/{ptrace,sigcontext,ucontext}.h.
+See arch/x86/include/uapi/asm/{ptrace,sigcontext,ucontext}.h.
 """
 
 from __future__ import annotations
