@@ -96,7 +96,8 @@ def packet(datagram: Datagram, local: InetAddress, protocol: int = socket.IPPROT
     size = _udphdr.size + len(datagram.data)
     ports = datagram.source.port, local.port, 0 if protocol == socket.IPPROTO_UDPLITE else size
     pseudo = source.packed + target.packed + struct.pack("!II", size, protocol)
-    sum_ = checksum(pseudo + _udphdr.pack(*ports, 0) + datagram.data)
+    bare = source.version == 4 and protocol == socket.IPPROTO_UDP  # which may go without a checksum
+    sum_ = 0 if bare else checksum(pseudo + _udphdr.pack(*ports, 0) + datagram.data)
     segment = _udphdr.pack(*ports, sum_) + datagram.data
     if source.version == 4:
         # The kernel fills in the length and the header's checksum.
