@@ -60,8 +60,12 @@ int main(int argc, char **argv)
 	OK(connect(fd, address->ai_addr, address->ai_addrlen));
 	freeaddrinfo(address);
 	if (strcmp(argv[2], "flow") == 0 || strcmp(argv[2], "blocked") == 0) {
-		if (argv[2][0] == 'b')
-			OK(open("/proc/self/ns/net", O_RDONLY));
+		if (argv[2][0] == 'b') { /* a datagram that is not finished */
+			struct sockaddr_in nobody = {.sin_family = AF_INET, .sin_port = htons(9)};
+			nobody.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+			int corked = OK(socket(AF_INET, SOCK_DGRAM, 0));
+			SAME(sendto(corked, "x", 1, MSG_MORE, (struct sockaddr *)&nobody, sizeof nobody), 1);
+		}
 		pthread_t sender, receiver;
 		SAME(pthread_create(&sender, NULL, sends, NULL), 0);
 		SAME(pthread_create(&receiver, NULL, receives, NULL), 0);
