@@ -183,8 +183,7 @@ class HeldJob:
             process.auxv = read_auxv(process.seen)
             process.memory = ProcMemory(process.seen)
             process.pidfd = open_task(process.seen)
-            at = tracee.vdso_syscall_address(process.auxv)
-            stone = tracee.stepping_stone_address(process.auxv)
+            at, stone = tracee.call_sites(process.seen, process.auxv, process.memory)
             for tid in sorted(tids, key=lambda tid: int(tid) != pid):
                 vtid = process.pid if int(tid) == pid else Tid(read_status(pid, tid).ns_pid[-1])
                 thread = Tracee(tid, process.pid, Tid(vtid), process.memory, at, stone)

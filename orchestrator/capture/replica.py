@@ -26,9 +26,8 @@ from orchestrator.tape.memory import ProcMemory
 from orchestrator.tape.tracee import (
     TaskGone,
     Tracee,
+    call_sites,
     hold,
-    stepping_stone_address,
-    vdso_syscall_address,
     wait_held,
 )
 
@@ -155,7 +154,7 @@ def _wait_by(parent: HostPid, tid: HostTid, child: Pid) -> bool:
     try:
         tracee = Tracee(
             tid, Pid(status.ns_tgid[-1]), Tid(status.ns_pid[-1]), memory,
-            vdso_syscall_address(auxv), stepping_stone_address(auxv),
+            *call_sites(parent, auxv, memory),
         )  # fmt: skip
         tracee.load()
         number = syscalls.numbers(machine())["wait4"]

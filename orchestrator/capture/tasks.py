@@ -245,7 +245,7 @@ class JobCapture:
         if not arch.is_64_bit(process.leader.registers):
             scope.unsupported(pid, "32-bit code", "only 64-bit processes can be saved")
         elif not process.leader.syscall_at:
-            scope.unsupported(pid, "no vDSO", "the process has unmapped its vDSO")
+            scope.unsupported(pid, "memory", "it holds no system-call instruction anywhere")
 
     def _find_terminals(self) -> None:
         """Say which terminals control whom, when all that the job has are known."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable
 from functools import cache
 
 _AT_SYSINFO_EHDR = 33
+_HEAD_BYTES = 1024
 
 
 def base_from_auxv(auxv: bytes) -> int:
@@ -26,6 +28,15 @@ def own_image() -> bytes:
                 start, end = (int(x, 16) for x in line.split(b" ", 1)[0].split(b"-"))
                 return ctypes.string_at(start, end - start)
     return b""
+
+
+def is_mapped_at(base: int, read: Callable[[int, int], bytes]) -> bool:
+    """Say whether a process that ``read`` reads from has its vDSO at ``base``: it may have unmapped or moved it."""
+    head = own_image()[:_HEAD_BYTES]
+    try:
+        return bool(base and head) and read(base, len(head)) == head
+    except OSError:
+        return False
 
 
 @cache

@@ -47,7 +47,8 @@ from orchestrator.restore.threads import ThreadTapes
 from orchestrator.restore.tree import INIT, Node
 from orchestrator.snapshot import Snapshot
 from orchestrator.tape.build import Tape
-from orchestrator.tape.memory import Arena
+from orchestrator.tape.memory import Arena, ProcMemory
+from orchestrator.tape.tracee import find_call_site
 
 ARENA_BYTES = 512 << 20
 _PROT_RWX, _MAP_SHARED_FIXED = 7, 0x11
@@ -429,10 +430,22 @@ class Restore:
     def _vdso_syscall(self, process: Process) -> int:
         assert process.state is not None
         memory = self._snapshot.memories[process.state.memory]
-        vdso = next(vma for vma in memory.vmas if vma.backing == "vdso")
+        vdso = next((vma for vma in memory.vmas if vma.backing == "vdso"), None)
+        if vdso is None:
+            return self._find_call_site(process)
         from orchestrator.linux.vdso import syscall_offset
 
         return vdso.start + syscall_offset(arch.SYSCALL_INSTRUCTION)
+
+    def _find_call_site(self, process: Process) -> int:
+        memory = ProcMemory(self._hosts[process.pid])
+        try:
+            found = find_call_site(self._hosts[process.pid], memory)
+        finally:
+            memory.close()
+        if not found:
+            raise RebuildFailed(f"process {process.pid} has no system-call instruction anywhere")
+        return found
 
 
 def _placers(snapshot: Snapshot) -> dict[ObjectId, Pid]:

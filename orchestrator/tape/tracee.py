@@ -9,6 +9,7 @@ the task where it was.
 from __future__ import annotations
 
 import errno
+import mmap
 import signal
 import struct
 import time
@@ -17,6 +18,7 @@ from typing import NamedTuple
 from orchestrator.ids import FarAddr, HostTid, Pid, Tid
 from orchestrator.linux import ptrace, vdso
 from orchestrator.linux.arch import x86_64 as arch
+from orchestrator.linux.proc_maps import read_maps
 from orchestrator.tape.build import TAPE_SIGNAL, Played, Tape
 from orchestrator.tape.memory import Memory
 
@@ -25,6 +27,7 @@ _SI_TKILL = -6
 _CODE_SPACE = 4096
 _HANDLER_STACK = 32 * 1024
 _SIGINFO_HEAD = struct.Struct("<iiiiii")  # si_signo, si_errno, si_code, pad, si_pid, si_uid
+_SEARCHED_AT_ONCE = 1 << 20
 _STOP_SIGNALS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 
 
@@ -258,3 +261,29 @@ def vdso_syscall_address(auxv: bytes) -> FarAddr:
     base = vdso.base_from_auxv(auxv)
     offset = vdso.syscall_offset(arch.SYSCALL_INSTRUCTION)
     return FarAddr(base + offset if base and offset >= 0 else 0)
+
+
+def call_sites(pid: int, auxv: bytes, memory: Memory) -> tuple[FarAddr, FarAddr]:
+    """Return where a held process has a system-call instruction, and where code of ours fits (0 for none).
+
+    Both are in its vDSO. One that has unmapped or moved it has the first elsewhere, and not the second.
+    """
+    if vdso.is_mapped_at(vdso.base_from_auxv(auxv), lambda at, size: memory.read(FarAddr(at), size)):
+        return vdso_syscall_address(auxv), stepping_stone_address(auxv)
+    return find_call_site(pid, memory), _NOWHERE
+
+
+def find_call_site(pid: int, memory: Memory) -> FarAddr:
+    """Return the address of a system-call instruction in any code of a held process, 0 without one."""
+    for line in read_maps(pid):
+        if not line.prot & mmap.PROT_EXEC:
+            continue
+        for at in range(line.start, line.end, _SEARCHED_AT_ONCE):
+            try:
+                code = memory.read(FarAddr(at), min(_SEARCHED_AT_ONCE, line.end - at))
+            except OSError:  # as [vsyscall], or behind the end of its file
+                break
+            found = code.find(arch.SYSCALL_INSTRUCTION)
+            if found >= 0:
+                return FarAddr(at + found)
+    return _NOWHERE

@@ -131,9 +131,14 @@ def _by_place(runs: Iterable[PageRun]) -> dict[int, list[PageRun]]:
 
 
 def _move_special(tape: Tape, wanted: AddressSpace, have: Inherited) -> None:
-    """Move vvar and vdso to where the process had them, over a parking place, as old and new may overlap."""
+    """Move vvar and vdso to where the process had them, over a parking place, as old and new may overlap.
+
+    What the process has not any more is unmapped.
+    """
     targets = {vma.backing: Span(vma.start, vma.end) for vma in wanted.vmas if vma.backing in _SPECIAL}
     moves = [(name, have.special[name], target) for name, target in targets.items() if name in have.special]
+    for name in have.special.keys() - targets.keys():
+        tape.munmap(have.special[name].start, have.special[name].end - have.special[name].start)
     if all(now == target for _, now, target in moves):
         return
     parked = have.parking
