@@ -18,15 +18,15 @@ def read_file(path: str) -> bytes:
     """Read a whole file. A read of procfs may be short before the end, so only an empty one is the end."""
     fd = _open(path, _FLAGS)
     try:
-        data = _read(fd, _STEP_BYTES)
+        parts = [_read(fd, _STEP_BYTES)]
         while step := _read(fd, _STEP_BYTES):
-            data += step
+            parts.append(step)  # procfs gives a page at a time, and tens of MiB of smaps
     except OSError as error:
         error.add_note(f"read {path}")
         raise
     finally:
         _close(fd)
-    return data
+    return b"".join(parts)
 
 
 def read_record(path: str) -> bytes:
