@@ -55,7 +55,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 def _run(checkout: Checkout, test: Test) -> Outcome:
     """Run one trial in a process of its own, and clean up after one that hangs."""
     label = f"zdtm{os.getpid()}-{next(_numbers)}"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}"}
     process = subprocess.Popen(
         [sys.executable, "-m", "conformance.trial", str(checkout.path), test.name, label],
         stdin=subprocess.DEVNULL,

@@ -12,7 +12,11 @@ _SUFFIXES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _CHANGES = frozenset(
     ("--tcp-close", "--skip-in-flight", "--cgroup-root", "--join-ns", "--network-lock", "--manage-cgroups=ignore")
 )
-_COUNTERPARTS = {"--tcp-established": ("--external", "tcp"), "--ext-unix-sk": ("--external", "unix")}
+_COUNTERPARTS = {
+    "--tcp-established": ("--tcp", "keep"),
+    "--tcp-close": ("--tcp", "close"),
+    "--ext-unix-sk": ("--external", "unix"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,11 @@ class Description:
     def asks_for_change(self) -> str | None:
         """Return the option by which CRIU is told to bring the test back as something else than it was."""
         return next((option for option in self.options if option in _CHANGES), None)
+
+    @property
+    def lacks_counterpart(self) -> str | None:
+        """Return that option if orch has nothing like it."""
+        return None if self.asks_for_change in _COUNTERPARTS else self.asks_for_change
 
     @property
     def as_root(self) -> bool:

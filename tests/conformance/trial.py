@@ -105,9 +105,11 @@ def attempt(checkout: Checkout, test: Test, label: str) -> Outcome:
         alone = _attempt(checkout, test, label, untouched=True)
     if alone.status == "passed":
         return outcome
-    change = test.description.asks_for_change
-    if change is not None:
-        return Outcome(test.name, "failed", f"orch has nothing like CRIU's {change}", outcome.detail)
+    missing = test.description.lacks_counterpart
+    if missing is not None:
+        return Outcome(test.name, "failed", f"orch has nothing like CRIU's {missing}", outcome.detail)
+    if test.description.asks_for_change is not None:
+        return outcome
     return Outcome(test.name, "broken", alone.reason, alone.detail)
 
 

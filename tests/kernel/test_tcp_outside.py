@@ -87,7 +87,10 @@ class Peer:
 def begin(
     job: Job, networks: TwoNetworks, kind: str, family: socket.AddressFamily = socket.AF_INET, says: int | None = None
 ) -> tuple[Run, Peer]:
-    listener = networks.listen_there(family)
+    return begin_with(networks.listen_there(family), job, kind, says)
+
+
+def begin_with(listener: socket.socket, job: Job, kind: str, says: int | None = None) -> tuple[Run, Peer]:
     host, port = listener.getsockname()[:2]
     peer = Peer(listener, says)
     peer.start()
@@ -113,6 +116,18 @@ def test_data_flows_on_in_both_directions(job: Job, networks: TwoNetworks, famil
     run.must_pass()
     peer.must_be_content()
     assert peer.received > 20 * CHUNK
+
+
+@FAMILIES
+@pytest.mark.usefixtures("networks")
+def test_the_other_end_may_be_on_the_same_machine(job: Job, family: socket.AddressFamily) -> None:
+    listener = socket.create_server(("127.0.0.1" if family == socket.AF_INET else "::1", 0), family=family)
+    run, peer = begin_with(listener, job, "flow")
+    run.job.checkpoint_and_kill("--tcp", "keep")
+    run.job.restore()
+    run.must_pass()
+    peer.must_be_content()
+    assert peer.received > 0
 
 
 @FAMILIES

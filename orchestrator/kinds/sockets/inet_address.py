@@ -144,14 +144,15 @@ def check_host(family: int, local: InetAddress, what: str) -> None:
             ) from error
 
 
-def check_connection(family: int, local: InetAddress, remote: InetAddress) -> None:
+def check_connection(family: int, local: InetAddress, remote: InetAddress, *, one_end: bool = False) -> None:
     """Raise ResourceTaken if this machine lacks the address of our end, or the connection is there already.
 
+    ``one_end``: the other end lives on, outside of the job, and perhaps on this very machine.
     Ends what is over (TIME_WAIT) of the same connection: the job's own, mostly.
     """
     what = f"the TCP connection {local} to {remote}"
     check_host(family, local, what)
-    for source, target in ((local, remote), (remote, local)):
+    for source, target in ((local, remote),) if one_end else ((local, remote), (remote, local)):
         ends = (source.plain, source.port), (target.plain, target.port)
         searched = socket.AF_INET6 if ":" in source.plain else socket.AF_INET
         found = sockdiag.find_inet(searched, socket.IPPROTO_TCP, *ends)

@@ -215,7 +215,7 @@ def _write_departed(depot: Depot, body: TcpConnection) -> None:
 
 def _check(file: OpenFile) -> None:
     body: TcpConnection = file.body
-    check_connection(body.family, body.local, body.remote)
+    check_connection(body.family, body.local, body.remote, one_end=bool(body.filter))
     if body.filter:
         check_route(body.family, body.local, body.remote)
 

@@ -27,7 +27,7 @@ def test_a_description_with_comments_and_options() -> None:
     assert described.may_be_refused
     assert described.features == ("a", "b")
     assert described.seconds == 60
-    assert described.checkpoint_options() == ["--external", "tcp", "--ghost-limit", str(8 << 20)]
+    assert described.checkpoint_options() == ["--tcp", "keep", "--ghost-limit", str(8 << 20)]
 
 
 def test_a_computed_description_asks_for_something_special() -> None:
