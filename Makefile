@@ -26,7 +26,7 @@ lint: setup-dev
 	.venv/bin/lint-imports --no-cache
 
 test: lint
-	.venv/bin/pytest -q -n 2 --dist worksteal
+	.venv/bin/pytest -q -n auto --maxprocesses 4 --dist worksteal
 
 bench: setup-dev
 	.venv/bin/python -m benchmarks $(if $(CRIU),--criu $(CRIU))
