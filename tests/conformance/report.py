@@ -17,7 +17,9 @@ checks one kind of state a program. Nothing of the suite is part of this project
 Each test runs as the suite has it run on the host (its flavour `h`). It sets its state up and waits. Then the job's
 cgroup is saved with `orch checkpoint --kill` and brought back with `orch restore`, in a PID namespace of its own. The
 test is told to check itself, and what it writes counts. Processes that help it from outside are not saved, as they are
-not by CRIU. Hooks that read CRIU's own images are left out.
+not by CRIU. Two tests run at a time, so each has network and IPC namespaces that it shares with its orch alone. Hooks
+that read CRIU's own images are left out. What a test asks of CRIU by an option is asked of orch by its own, where there
+is one (`--tcp keep` for `--tcp-established`).
 """
 
 

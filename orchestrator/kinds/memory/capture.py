@@ -120,6 +120,8 @@ def capture_memory(
             note_ring(scope, pid, line)
         if line.path in _SPECIAL:
             lines.append((line, flags))
+        elif line.path.startswith(b"socket:["):
+            scope.unsupported(pid, _what(line), "the ring of a socket cannot be saved")
         elif refused:
             scope.unsupported(pid, _what(line), f"{refused[0]} cannot be saved")
         else:
