@@ -18,7 +18,7 @@ from conformance.workplace import Workplace
 from harness.command import CommandFailed, Finished, Orch
 from harness.descendants import become_subreaper
 
-REFUSALS = frozenset({20, 21})
+REFUSALS = frozenset({15, 20, 21})
 PAUSE_SECONDS = 0.5
 
 
