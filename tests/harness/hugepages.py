@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 from collections.abc import Iterator
-from pathlib import Path
 
 WANTED = 20
-_RESERVED = Path("/proc/sys/vm/nr_hugepages")
+_RESERVED = "/proc/sys/vm/nr_hugepages"
 
 
 @contextlib.contextmanager
 def huge_pages() -> Iterator[int]:
-    """Reserve some, and give them back afterwards; yield how many there are."""
+    """Add some to the pool, and take as many away afterwards; yield how many were added."""
     try:
-        before = int(_RESERVED.read_text())
-        _RESERVED.write_text(str(max(before, WANTED)))
-        now = int(_RESERVED.read_text())
+        added = _change(WANTED)
     except OSError:
         yield 0
         return
     try:
-        yield now
+        yield added
     finally:
-        _RESERVED.write_text(str(before))
+        _change(-added)
+
+
+def _change(by: int) -> int:
+    """Change the pool's size, and return by how much it has changed; others may do so at the same time."""
+    fd = os.open(_RESERVED, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        before = int(os.pread(fd, 32, 0))
+        os.pwrite(fd, str(max(0, before + by)).encode(), 0)
+        return int(os.pread(fd, 32, 0)) - before
+    finally:
+        os.close(fd)
