@@ -6,12 +6,14 @@ import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from orchestrator.errors import Blocker, BlockerList
 from orchestrator.ids import HostPid, ObjectId, Pid
 from orchestrator.image.extents import PageLayout
 from orchestrator.kinds.record import Content, Extent, Record
+
+T = TypeVar("T")
 
 
 class FileCopy(NamedTuple):
@@ -54,6 +56,7 @@ class Scope:
     _objects: dict[tuple[str, object], ObjectId] = field(default_factory=dict)
     objects: list[Record] = field(default_factory=list)
     """Shared things behind open files: pipes, unlinked files, memory objects. An ObjectId is an index."""
+    _sole: dict[type, Any] = field(default_factory=dict)
     shared: dict[tuple[int, int], Shared] = field(default_factory=dict)
     """What an outsider might have open too, by (st_dev, st_ino)."""
     rings: dict[int, HostPid] = field(default_factory=dict)
@@ -92,6 +95,19 @@ class Scope:
         self.objects.append(_PLACEHOLDER)
         self.objects[new] = make(new)
         return new
+
+    def sole(self, kind: type[T], make: Callable[[], T]) -> T:
+        """Return the one object of its kind that this capture has, made when it is first asked for.
+
+        One that can be called is a finisher, too.
+        """
+        found = self._sole.get(kind)
+        if found is None:
+            found = self._sole[kind] = make()
+            if callable(found):
+                self.finishers.append(found)
+        assert isinstance(found, kind)
+        return found
 
     def store(self, fd: int, size: int) -> Content:
         """Plan to copy a file or memory object of ``size`` bytes into the image; holes stay holes.

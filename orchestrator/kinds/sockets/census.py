@@ -55,12 +55,7 @@ class Census:
     @classmethod
     def of(cls, scope: Scope, pid: HostPid) -> Census:
         """Return the capture's census, beginning one at its first socket."""
-        for finisher in scope.finishers:
-            if isinstance(finisher, Census):
-                return finisher
-        census = cls(scope, pid)
-        scope.finishers.append(census)
-        return census
+        return scope.sole(cls, lambda: cls(scope, pid))
 
     @cached_property
     def unix(self) -> dict[int, sockdiag.UnixDiag]:

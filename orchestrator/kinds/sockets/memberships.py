@@ -47,7 +47,7 @@ class Membership(Record, frozen=True, array_like=True):
 
 @dataclass
 class JoinedGroups:
-    """The groups of a network namespace. It is one of the scope's finishers."""
+    """The groups of a network namespace."""
 
     pid: HostPid
     """A process in the namespace."""
@@ -55,15 +55,7 @@ class JoinedGroups:
     @classmethod
     def of(cls, scope: Scope, pid: HostPid) -> JoinedGroups:
         """Return the capture's, made at the first socket that asks."""
-        for finisher in scope.finishers:
-            if isinstance(finisher, JoinedGroups):
-                return finisher
-        groups = cls(pid)
-        scope.finishers.append(groups)
-        return groups
-
-    def __call__(self) -> None:
-        """Nothing is left to be judged in the end."""
+        return scope.sole(cls, lambda: cls(pid))
 
     @cached_property
     def known(self) -> list[tuple[int, str, str]]:

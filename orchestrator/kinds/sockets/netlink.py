@@ -13,12 +13,12 @@ from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile
 from orchestrator.kinds.files.reopening import set_status
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
-from orchestrator.kinds.sockets.borrow import borrow, is_socket, poll_now
+from orchestrator.kinds.sockets.borrow import is_socket, poll_now
 from orchestrator.kinds.sockets.census import external_hint
 from orchestrator.kinds.sockets.dropped import DROPPED_HINT, MAY_DROP
 from orchestrator.kinds.sockets.option_table import SOL_NETLINK, SOL_SOCKET
 from orchestrator.kinds.sockets.options import SocketOptions, capture_options, set_int, write_dress
-from orchestrator.kinds.sockets.refused import Refused
+from orchestrator.kinds.sockets.refused import Refused, record_or_note
 from orchestrator.linux.procfs import read_file
 
 _NETLINK_ADD_MEMBERSHIP = 1
@@ -66,13 +66,7 @@ def _recognise(view: FdView) -> bool:
 
 def capture_netlink(view: FdView, scope: Scope) -> NetlinkSocket | None:
     """Record a netlink socket of a held process."""
-    try:
-        with borrow(view.local) as sock:
-            return _capture(view, scope, sock)
-    except Refused as refusal:
-        hint = refusal.hint or external_hint(view.stat.st_ino)
-        scope.unsupported(view.pid, view.what, f"a netlink socket: {refusal.reason}", hint)
-        return None
+    return record_or_note(view, scope, "a netlink socket", _capture, external_hint(view.stat.st_ino))
 
 
 def _capture(view: FdView, scope: Scope, sock: socket.socket) -> NetlinkSocket:

@@ -11,12 +11,12 @@ from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile
 from orchestrator.kinds.files.reopening import set_status
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
-from orchestrator.kinds.sockets.borrow import borrow, is_socket, poll_now
+from orchestrator.kinds.sockets.borrow import is_socket, poll_now
 from orchestrator.kinds.sockets.dropped import DROPPED_HINT, MAY_DROP
 from orchestrator.kinds.sockets.holders import in_net_namespace
 from orchestrator.kinds.sockets.option_table import SOL_PACKET, SOL_SOCKET
 from orchestrator.kinds.sockets.options import SocketOptions, capture_options, set_int, write_dress
-from orchestrator.kinds.sockets.refused import Refused
+from orchestrator.kinds.sockets.refused import Refused, record_or_note
 from orchestrator.linux.sockdiag import PacketDiag, packet_sockets
 
 _PACKET_ADD_MEMBERSHIP, _PACKET_FANOUT = 1, 18
@@ -60,12 +60,7 @@ def _recognise(view: FdView) -> bool:
 
 def capture_packet(view: FdView, scope: Scope) -> PacketSocket | None:
     """Record a packet socket of a held process."""
-    try:
-        with borrow(view.local) as sock:
-            return _capture(view, scope, sock)
-    except Refused as refusal:
-        scope.unsupported(view.pid, view.what, f"a packet socket: {refusal.reason}", refusal.hint)
-        return None
+    return record_or_note(view, scope, "a packet socket", _capture)
 
 
 def _capture(view: FdView, scope: Scope, sock: socket.socket) -> PacketSocket:

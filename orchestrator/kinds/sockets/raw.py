@@ -11,13 +11,13 @@ from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile
 from orchestrator.kinds.files.reopening import set_status
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
-from orchestrator.kinds.sockets.borrow import borrow, poll_now
+from orchestrator.kinds.sockets.borrow import borrow, is_socket, poll_now
 from orchestrator.kinds.sockets.dropped import DROPPED_HINT, MAY_DROP
 from orchestrator.kinds.sockets.inet_address import InetAddress, check_host, parse_address
 from orchestrator.kinds.sockets.memberships import JoinedGroups, Membership, check_interfaces, join
 from orchestrator.kinds.sockets.option_table import SOL_ICMPV6, SOL_IP, SOL_IPV6, SOL_RAW, SOL_SOCKET
 from orchestrator.kinds.sockets.options import SocketOptions, capture_options, write_buffers, write_options
-from orchestrator.kinds.sockets.refused import Refused
+from orchestrator.kinds.sockets.refused import Refused, record_or_note
 from orchestrator.kinds.sockets.unix_creator import acting_as
 from orchestrator.kinds.sockets.unix_queue import Credentials
 from orchestrator.linux.procfs import read_file
@@ -43,11 +43,9 @@ class RawSocket(Record, frozen=True, tag="raw-socket"):
 
 
 def _recognise(view: FdView) -> bool:
-    if not view.link.startswith("socket:["):
+    if not is_socket(view, socket.AF_INET, socket.AF_INET6):
         return False
     with borrow(view.local) as sock:
-        if sock.getsockopt(SOL_SOCKET, socket.SO_DOMAIN) not in (socket.AF_INET, socket.AF_INET6):
-            return False
         style = sock.getsockopt(SOL_SOCKET, socket.SO_TYPE)
         return style == socket.SOCK_RAW or (
             style == socket.SOCK_DGRAM and sock.getsockopt(SOL_SOCKET, socket.SO_PROTOCOL) in _PING
@@ -56,12 +54,7 @@ def _recognise(view: FdView) -> bool:
 
 def capture_raw(view: FdView, scope: Scope) -> RawSocket | None:
     """Record a raw socket of a held process."""
-    try:
-        with borrow(view.local) as sock:
-            return _capture(view, scope, sock)
-    except Refused as refusal:
-        scope.unsupported(view.pid, view.what, f"a raw socket: {refusal.reason}", refusal.hint)
-        return None
+    return record_or_note(view, scope, "a raw socket", _capture)
 
 
 def _capture(view: FdView, scope: Scope, sock: socket.socket) -> RawSocket:

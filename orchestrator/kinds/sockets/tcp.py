@@ -24,7 +24,7 @@ from orchestrator.kinds.sockets.options import (
     write_buffers,
     write_options,
 )
-from orchestrator.kinds.sockets.refused import Refused
+from orchestrator.kinds.sockets.refused import Refused, record_or_note
 from orchestrator.kinds.sockets.tcp_client import Waiting, call_up
 from orchestrator.kinds.sockets.tcp_ended import TcpEnded, capture_ended, capture_failed
 from orchestrator.kinds.sockets.tcp_keys import signing_keys
@@ -89,12 +89,7 @@ def _recognise(view: FdView) -> bool:
 
 def capture_tcp(view: FdView, scope: Scope) -> TcpSocket | TcpEnded | None:
     """Record a TCP socket that has no connection."""
-    try:
-        with borrow(view.local) as sock:
-            return _capture(view, scope, sock)
-    except Refused as refusal:
-        scope.unsupported(view.pid, view.what, f"a TCP socket: {refusal.reason}", refusal.hint)
-        return None
+    return record_or_note(view, scope, "a TCP socket", _capture)
 
 
 def _capture(view: FdView, scope: Scope, sock: socket.socket) -> TcpSocket | TcpEnded:

@@ -11,7 +11,7 @@ from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile
 from orchestrator.kinds.files.reopening import set_status
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
-from orchestrator.kinds.sockets.borrow import borrow, poll_now
+from orchestrator.kinds.sockets.borrow import poll_now
 from orchestrator.kinds.sockets.inet_address import InetAddress, check_connection, check_route, parse_address
 from orchestrator.kinds.sockets.option_table import SOL_SOCKET, SOL_TCP
 from orchestrator.kinds.sockets.options import (
@@ -25,7 +25,7 @@ from orchestrator.kinds.sockets.options import (
     write_buffers,
     write_options,
 )
-from orchestrator.kinds.sockets.refused import Refused
+from orchestrator.kinds.sockets.refused import Refused, record_or_note
 from orchestrator.kinds.sockets.tcp import STATES, congestion, is_tcp, levels, tcp_state
 from orchestrator.kinds.sockets.tcp_client import TCP_CORK, TcpClient, capture_calling, capture_client
 from orchestrator.kinds.sockets.tcp_ended import CUT, TcpEnded, capture_ended
@@ -88,12 +88,7 @@ class TcpConnection(Record, frozen=True, tag="tcp-connection"):
 
 def capture_connection(view: FdView, scope: Scope) -> TcpConnection | TcpEnded | TcpClient | None:
     """Record a connected TCP socket."""
-    try:
-        with borrow(view.local) as sock:
-            return _capture(view, scope, sock)
-    except Refused as refusal:
-        scope.unsupported(view.pid, view.what, f"a TCP connection: {refusal.reason}", refusal.hint)
-        return None
+    return record_or_note(view, scope, "a TCP connection", _capture)
 
 
 def _capture(view: FdView, scope: Scope, sock: socket.socket) -> TcpConnection | TcpEnded | TcpClient:

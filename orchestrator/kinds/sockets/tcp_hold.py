@@ -23,7 +23,7 @@ KEEP = "tcp-keep"
 
 @dataclass
 class TcpHold:
-    """The connections with the outside of one capture. It is one of the scope's finishers."""
+    """The connections with the outside of one capture."""
 
     scope: Scope
     pid: HostPid
@@ -34,20 +34,17 @@ class TcpHold:
     @classmethod
     def of(cls, scope: Scope, pid: HostPid, peers: TcpPeers) -> TcpHold:
         """Return the capture's, holding all connections with the outside from its first on."""
-        for finisher in scope.finishers:
-            if isinstance(finisher, TcpHold):
-                return finisher
+        return scope.sole(cls, lambda: cls._hold(scope, pid, peers))
+
+    @classmethod
+    def _hold(cls, scope: Scope, pid: HostPid, peers: TcpPeers) -> TcpHold:
         flows = []
         for local, remote in peers.with_outside():
             flows += [Flow(local, remote), Flow(remote, local)]
         hold = cls(scope, pid, f"orch-{uuid.uuid4().hex}", flows)
-        scope.finishers.append(hold)
         scope.closers.append(in_net_namespace(pid, hold._begin))
         scope.farewells.append(partial(in_net_namespace, pid, hold._stay))
         return hold
-
-    def __call__(self) -> None:
-        """Nothing is left to be judged in the end."""
 
     def _begin(self) -> int:
         filters = Nftables()

@@ -47,12 +47,7 @@ class TcpPeers:
     @classmethod
     def of(cls, scope: Scope, pid: HostPid) -> TcpPeers:
         """Return the capture's, beginning one at its first connection."""
-        for finisher in scope.finishers:
-            if isinstance(finisher, TcpPeers):
-                return finisher
-        peers = cls(scope, pid)
-        scope.finishers.append(peers)
-        return peers
+        return scope.sole(cls, lambda: cls(scope, pid))
 
     def add(self, view: FdView, local: InetAddress, remote: InetAddress) -> None:
         """Note a connection of the job."""

@@ -9,12 +9,12 @@ from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile
 from orchestrator.kinds.files.reopening import set_status
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
-from orchestrator.kinds.sockets.borrow import borrow, poll_now, unsent_bytes
+from orchestrator.kinds.sockets.borrow import borrow, is_socket, poll_now, unsent_bytes
 from orchestrator.kinds.sockets.inet_address import InetAddress, check_port, own_address, remote_address
 from orchestrator.kinds.sockets.memberships import JoinedGroups, Membership, check_interfaces, join
 from orchestrator.kinds.sockets.option_table import SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_UDP
 from orchestrator.kinds.sockets.options import SocketOptions, capture_options, write_buffers, write_options
-from orchestrator.kinds.sockets.refused import Refused
+from orchestrator.kinds.sockets.refused import Refused, record_or_note
 from orchestrator.kinds.sockets.udp_queue import Datagram, is_for_many, peek_datagrams, write_datagrams
 from orchestrator.kinds.sockets.udp_shutdown import SHUTDOWN_HOW, UdpShutdowns
 
@@ -39,22 +39,15 @@ class UdpSocket(Record, frozen=True, tag="udp-socket"):
 
 
 def _recognise(view: FdView) -> bool:
-    if not view.link.startswith("socket:["):
+    if not is_socket(view, socket.AF_INET, socket.AF_INET6):
         return False
     with borrow(view.local) as sock:
-        return sock.getsockopt(SOL_SOCKET, socket.SO_DOMAIN) in (socket.AF_INET, socket.AF_INET6) and sock.getsockopt(
-            SOL_SOCKET, socket.SO_PROTOCOL
-        ) in (socket.IPPROTO_UDP, socket.IPPROTO_UDPLITE)
+        return sock.getsockopt(SOL_SOCKET, socket.SO_PROTOCOL) in (socket.IPPROTO_UDP, socket.IPPROTO_UDPLITE)
 
 
 def capture_udp(view: FdView, scope: Scope) -> UdpSocket | None:
     """Record a UDP socket of a held process."""
-    try:
-        with borrow(view.local) as sock:
-            return _capture(view, scope, sock)
-    except Refused as refusal:
-        scope.unsupported(view.pid, view.what, f"a UDP socket: {refusal.reason}", refusal.hint)
-        return None
+    return record_or_note(view, scope, "a UDP socket", _capture)
 
 
 def _capture(view: FdView, scope: Scope, sock: socket.socket) -> UdpSocket:

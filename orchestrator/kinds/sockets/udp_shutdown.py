@@ -17,7 +17,7 @@ SHUTDOWN_HOW = {1: socket.SHUT_RD, 2: socket.SHUT_WR, 3: socket.SHUT_RDWR}
 
 @dataclass
 class UdpShutdowns:
-    """The UDP sockets of a network namespace. It is one of the scope's finishers."""
+    """The UDP sockets of a network namespace."""
 
     pid: HostPid
     """A process in the namespace."""
@@ -25,15 +25,7 @@ class UdpShutdowns:
     @classmethod
     def of(cls, scope: Scope, pid: HostPid) -> UdpShutdowns:
         """Return the capture's, made at the first UDP socket."""
-        for finisher in scope.finishers:
-            if isinstance(finisher, UdpShutdowns):
-                return finisher
-        shutdowns = cls(pid)
-        scope.finishers.append(shutdowns)
-        return shutdowns
-
-    def __call__(self) -> None:
-        """Nothing is left to be judged in the end."""
+        return scope.sole(cls, lambda: cls(pid))
 
     def of_socket(self, ino: int, ready: int) -> int:
         """Return RCV_SHUTDOWN | SEND_SHUTDOWN; ``ready`` is what poll(2) says of the socket."""

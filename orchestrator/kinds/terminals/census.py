@@ -66,12 +66,7 @@ class Terminals:
     @classmethod
     def of(cls, scope: Scope) -> Terminals:
         """Return those of this capture."""
-        for finisher in scope.finishers:
-            if isinstance(finisher, cls):
-                return finisher
-        terminals = cls(scope)
-        scope.finishers.append(terminals)
-        return terminals
+        return scope.sole(cls, lambda: cls(scope))
 
     def place(self, device: int, pid: HostPid) -> Place | None:
         """Find where a devpts file system is mounted."""

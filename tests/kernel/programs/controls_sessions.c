@@ -96,6 +96,7 @@ static void leader(const struct pty *pty)
 	int current = OK(open("/dev/tty", O_RDWR));
 	SAME(tcgetpgrp(current), front);
 	close(current);
+	say_checked(); /* before the parent hangs up */
 	await(&seen->hung_up, me);
 	FAILS(open("/dev/tty", O_RDWR), ENXIO);
 	kill(front, SIGKILL);
@@ -103,7 +104,7 @@ static void leader(const struct pty *pty)
 	kill(back, SIGKILL);
 	while (wait(NULL) > 0)
 		;
-	SAME(seen->checked, 3);
+	SAME(seen->checked, 4);
 	_exit(0);
 }
 
@@ -128,7 +129,7 @@ int main(int argc, char **argv)
 	put(pty.master, "\003"); /* ^C, which empties the queues */
 	await(&seen->interrupted, tcgetpgrp(pty.master));
 	put(pty.master, "typed\n");
-	await(&seen->checked, 3);
+	await(&seen->checked, 4);
 	close(pty.master);
 	reap(child);
 	pass();
