@@ -63,6 +63,7 @@ async def checkpoint(
     externals: Collection[str] = (),
     durable: bool = True,
     checksums: bool = False,
+    level: int | None = None,
     replicate: bool = True,
     progress: Progress | None = None,
 ) -> Image:
@@ -79,6 +80,7 @@ async def checkpoint(
         externals=externals,
         durable=durable,
         checksums=checksums,
+        level=level,
         replicate=replicate,
         progress=progress,
     )

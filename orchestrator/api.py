@@ -136,6 +136,7 @@ def checkpoint(
     externals: Collection[str] = (),
     durable: bool = True,
     checksums: bool = False,
+    level: int | None = None,
     replicate: bool = True,
     progress: Progress | None = None,
 ) -> Image:
@@ -143,7 +144,8 @@ def checkpoint(
 
     ``target`` is a job, the name or path of a cgroup, or the process id of the root of a plain tree. The job
     goes on afterwards, unless ``ending`` is "kill" or "stop". On failure there is no image, and the job goes on.
-    Without ``replicate`` a job that goes on stands still until its memory is written.
+    With a ``level``, 1 to 19, zstd compresses the image. Without ``replicate`` a job that goes on stands still until
+    its memory is written.
     """
     from orchestrator.engine import CheckpointOptions
     from orchestrator.engine import checkpoint as write_image
@@ -157,6 +159,7 @@ def checkpoint(
         externals=frozenset(externals),
         durable=durable,
         checksums=checksums,
+        level=level,
         replicate=replicate,
     )
     write_image(found, path, options, progress)

@@ -15,6 +15,7 @@ from orchestrator.errors import NotPermitted, UsageError
 from orchestrator.freezer import make_freezer
 from orchestrator.ids import HostPid
 from orchestrator.image.reader import ImageFile
+from orchestrator.image.spool import STANDARD
 from orchestrator.image.writer import ImageWriter
 from orchestrator.kill import KILL_SECONDS, await_supervisor
 from orchestrator.kinds.files.references import check_references
@@ -53,6 +54,8 @@ class CheckpointOptions:
     """Whether the image is on the disk when the checkpoint is done."""
     checksums: bool = False
     """Whether the page data gets checksums."""
+    level: int | None = None
+    """How hard zstd compresses the image, 1 to 19; None if it does not."""
     replicate: bool = True
     """Whether a job that goes on does so before its memory is written, which copy-on-write replicas hold meanwhile."""
 
@@ -81,12 +84,13 @@ def checkpoint(target: Target, output: str, options: CheckpointOptions, progress
         replicate=options.replicate,
         progress=progress,
     )
-    with _one_at_a_time, ImageWriter(output, architecture=FORMAT_ARCHITECTURE, page_size=PAGE_SIZE) as writer:
+    image = ImageWriter(output, architecture=FORMAT_ARCHITECTURE, page_size=PAGE_SIZE, level=options.level)
+    with _one_at_a_time, image as writer:
         statistics = take(request, writer)
     if target.job is not None:
         if options.ending == "kill":
             await_supervisor(target.job, time.monotonic() + KILL_SECONDS)
-        else:
+        elif output != STANDARD:
             target.job.note_image(output)
     return statistics
 

@@ -124,7 +124,7 @@ def take(request: Request, writer: ImageWriter) -> Statistics:
             write_replicas(left, writer.fd, writer.pages_offset, _progress(request, left))
     if request.ending == "run":
         writer.commit(durable=request.durable, checksums=request.checksums)
-    statistics.image_bytes = os.stat(writer.path).st_size
+    statistics.image_bytes = writer.image_bytes
     statistics.total_us = _us(started)
     return statistics
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from orchestrator.cli.arguments import Parser, seconds
+from orchestrator.errors import UsageError
 
 _TCP: dict[str, frozenset[str]] = {
     "refuse": frozenset(),
@@ -23,7 +24,7 @@ def _parser() -> Parser:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--cgroup", metavar="NAME", help="a job, or a cgroup by its path or name")
     which.add_argument("--pid", type=int, help="a process with all its descendants")
-    parser.add_argument("-o", "--output", metavar="FILE", help="the image; NAME.ckpt when not given")
+    parser.add_argument("-o", "--output", metavar="FILE", help="the image; NAME.ckpt when not given, - is the output")
     ending = parser.add_mutually_exclusive_group()
     ending.add_argument("--kill", dest="ending", action="store_const", const="kill", help="end the job")
     ending.add_argument("--stop", dest="ending", action="store_const", const="stop", help="leave the job stopped")
@@ -48,6 +49,15 @@ def _parser() -> Parser:
     parser.add_argument(
         "--ghost-limit", type=int, default=1 << 40, metavar="BYTES", help="refuse unlinked files above this size"
     )
+    parser.add_argument(
+        "--compress",
+        type=int,
+        nargs="?",
+        const=3,
+        choices=range(1, 20),
+        metavar="LEVEL",
+        help="compress the image by zstd, from 1 (fast) to 19 (small); 3 when no level is given",
+    )
     parser.add_argument("--checksums", action="store_true", help="store checksums of the page data too")
     parser.add_argument("--no-sync", action="store_true", help="do not wait until the image is on the disk")
     parser.add_argument(
@@ -64,6 +74,13 @@ def _parser() -> Parser:
 def main(arguments: list[str]) -> int:
     """Run the verb."""
     options = _parser().parse_args(arguments)
+    if options.output == "-":
+        if sys.stdout.isatty():
+            raise UsageError(
+                "checkpoint: an image is not for a terminal", hint="as in '-o - | ssh HOST orch restore -'"
+            )
+        if options.stats == "-":
+            raise UsageError("checkpoint: the image and --stats cannot both be the output")
 
     from orchestrator.cli.progress import progress_bar
     from orchestrator.cli.stats import write_stats
@@ -81,6 +98,7 @@ def main(arguments: list[str]) -> int:
         ghost_limit=options.ghost_limit,
         durable=not options.no_sync,
         checksums=options.checksums,
+        level=options.compress,
         replicate=options.replicate,
     )
     unwind_on_termination()
@@ -92,5 +110,6 @@ def main(arguments: list[str]) -> int:
         print("orch: no memory to spare for replicas: it was written while the job stood still", file=sys.stderr)
     if options.stats != "-":
         what = f"{took.processes} processes" if took.processes != 1 else "1 process"
-        print(f"{output}: {what}, {size(took.image_bytes)}; the job stood still for {took.frozen_us / 1000:.1f} ms")
+        still = f"the job stood still for {took.frozen_us / 1000:.1f} ms"
+        print(f"{output}: {what}, {size(took.image_bytes)}; {still}", file=sys.stderr if output == "-" else None)
     return 0

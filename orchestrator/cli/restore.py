@@ -25,7 +25,7 @@ def _parser() -> Parser:
         "as the job's root ends. Namespaces that the job had for itself are rebuilt, those that it shared are\n"
         "joined again; the PID namespace is new, so that the PIDs are free.",
     )
-    parser.add_argument("image", help="the image")
+    parser.add_argument("image", help="the image; - reads it from the input")
     parser.add_argument("--name", help="the job's name; the one that it had when not given")
     parser.add_argument("-d", "--detach", action="store_true", help="return once the job runs, and print its name")
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
@@ -89,7 +89,7 @@ def _restore(options: Any, asked: RestoreOptions, reporter: Reporter) -> int:
     from orchestrator.image.reader import ImageFile
 
     unwind_on_termination()
-    image_path = os.path.abspath(options.image)
+    image_path = options.image if options.image == "-" else os.path.abspath(options.image)
     relay: Relay | None = None
     with contextlib.ExitStack() as leaving:
         image = leaving.enter_context(ImageFile.open(options.image))

@@ -17,7 +17,7 @@ def main(arguments: list[str]) -> int:
     parser = Parser(
         "show", "Show what is in an image: processes, memory map, open files and sockets, namespaces, sizes."
     )
-    parser.add_argument("image", help="the image")
+    parser.add_argument("image", help="the image; - reads it from the input")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     parser.add_argument(
         "--only", type=comma_list, default=list(_PARTS), metavar="LIST", help=f"print some parts: {','.join(_PARTS)}"

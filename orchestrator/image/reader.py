@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import tempfile
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TypeVar
@@ -14,6 +15,7 @@ from orchestrator.image.checksums import DIGEST_BYTES, block_checksums, digest, 
 from orchestrator.image.codec import decode_records
 from orchestrator.image.extents import align_up
 from orchestrator.image.header import HEADER_BYTES, Header
+from orchestrator.image.spool import STANDARD, ZSTD_MAGIC, receive
 from orchestrator.image.trailer import TRAILER_BYTES, Trailer
 
 T = TypeVar("T")
@@ -34,20 +36,22 @@ class ImageFile:
     def open(cls, path: str | os.PathLike[str], *, foreign: bool = False) -> ImageFile:
         """Open and check an image; symbolic links are followed. With `foreign`, of any architecture.
 
+        "-" is read from standard input to its end. A compressed image is unpacked first, to a nameless file.
+
         Raises ImageMissing, NotAnImage, ImageTruncated, ImageVersion, ImageArchitecture, ImageCorrupt,
         and NotPermitted if it may not be read.
         """
         name = os.fspath(path)
+        if name == STANDARD:
+            name = "standard input"
+            fd = _received(0, name)
+        else:
+            fd = _open(name)
         try:
-            # O_NONBLOCK: do not wait for the other end of a FIFO
-            fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-        except (OSError, ValueError) as error:
-            raise _open_failed(name, error) from error
-        try:
+            if _is_packed(fd, name):
+                packed, fd = fd, _received(fd, name)
+                os.close(packed)
             status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                raise NotAnImage(f"{name} is not an orch image: it is {_describe_type(status.st_mode)}")
-            os.set_blocking(fd, True)
             page = _read(fd, 0, min(HEADER_BYTES, status.st_size), name)
             header = Header.decode(page, name=name)
             if not foreign:
@@ -131,6 +135,41 @@ class ImageFile:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _open(name: str) -> int:
+    """Open a regular file."""
+    try:
+        # O_NONBLOCK: do not wait for the other end of a FIFO
+        fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except (OSError, ValueError) as error:
+        raise _open_failed(name, error) from error
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(fd)
+        raise NotAnImage(f"{name} is not an orch image: it is {_describe_type(mode)}")
+    os.set_blocking(fd, True)
+    return fd
+
+
+def _is_packed(fd: int, name: str) -> bool:
+    try:
+        return os.pread(fd, len(ZSTD_MAGIC), 0) == ZSTD_MAGIC
+    except OSError as error:
+        raise _read_failed(name, 0, error) from error
+
+
+def _received(fd: int, name: str) -> int:
+    """Read a stream, or unpack a compressed image, to a nameless file."""
+    try:
+        return receive(fd)
+    except EOFError as error:
+        raise ImageTruncated(f"{name}: {error}") from error
+    except ValueError as error:
+        raise ImageCorrupt(f"{name}: {error}") from error
+    except OSError as error:
+        hint = f"it is kept in {tempfile.gettempdir()}: make room there, or set TMPDIR"
+        raise ImageCorrupt(f"{name} cannot be taken in: {error.strerror}", hint=hint) from error
 
 
 def _read_trailer(fd: int, file_bytes: int, header: Header, header_page: bytes, name: str) -> Trailer:

@@ -76,8 +76,9 @@ class Replacement:
             yield b"." + os.fsencode(self._name)[: 254 - len(end)] + end
             number += 1
 
-    def publish(self, *, durable: bool) -> None:
-        """Give the file its name, and close it. With `durable`, it is on the disk when this returns."""
+    def publish(self, *, durable: bool) -> int:
+        """Give the file its name, close it, and return its length. With `durable`, it is then on the disk."""
+        length = os.fstat(self.fd).st_size
         if durable:
             os.fsync(self.fd)
         if self._temporary is None:
@@ -93,6 +94,7 @@ class Replacement:
                 raise
         finally:
             self.discard()
+        return length
 
     def _link(self) -> None:
         # linkat(2) cannot replace a file, so there has to be a name to rename.

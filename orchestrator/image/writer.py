@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
+import tempfile
 import time
 from types import TracebackType
 from typing import Self
@@ -15,6 +17,7 @@ from orchestrator.image.extents import align_up
 from orchestrator.image.header import MAX_METADATA_BYTES, METADATA_OFFSET, Header
 from orchestrator.image.preallocate import preallocate
 from orchestrator.image.replacement import Replacement
+from orchestrator.image.spool import STANDARD, Spool, compressed, to_pipe
 from orchestrator.image.trailer import TRAILER_BYTES, Trailer
 
 _BLANK_BYTES = 8 << 20
@@ -23,22 +26,32 @@ _BLANK_BYTES = 8 << 20
 class ImageWriter:
     """An image in the making. Nothing has its name before commit(); abort() leaves nothing.
 
-    As a context manager it aborts whatever was not committed. Raises ImageWriteFailed.
+    As a context manager it aborts whatever was not committed. The path "-" is standard output. With a ``level``, the
+    image is compressed by zstd. Raises ImageWriteFailed.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, architecture: str, page_size: int, parent: UUID | None = None
+        self,
+        path: str | os.PathLike[str],
+        *,
+        architecture: str,
+        page_size: int,
+        parent: UUID | None = None,
+        level: int | None = None,
     ) -> None:
         self.path = os.fspath(path)
+        self.image_bytes = 0
+        """How long the image has become; known after commit()."""
         self.image_id = uuid4()
         self.header: Header | None = None
         """What the header page will say; known after begin()."""
         self._architecture = architecture
         self._page_size = page_size
         self._parent = parent
+        self._level = level
         self._needed_bytes = 0
         try:
-            self._file = Replacement(self.path)
+            self._file = _place(self.path, level)
         except OSError as error:
             raise self.failed(error) from error
 
@@ -114,7 +127,7 @@ class ImageWriter:
             raise RuntimeError("commit() comes once, after begin()")
         try:
             self._finish(self.header, checksums)
-            self._file.publish(durable=durable)
+            self.image_bytes = self._file.publish(durable=durable)
         except (OSError, EOFError) as error:
             self.abort()
             if isinstance(error, EOFError):
@@ -154,13 +167,22 @@ class ImageWriter:
             reason = "it is a symbolic link"
         elif error.errno == errno.EEXIST:
             reason = "it exists and is not a regular file"
-        return ImageWriteFailed(f"cannot write image {self.path}: {reason}", hint=self._hint(error.errno))
+        name = "to standard output" if self.path == STANDARD else self.path
+        return ImageWriteFailed(f"cannot write image {name}: {reason}", hint=self._hint(error.errno))
 
     def _hint(self, number: int | None) -> str | None:
         directory = os.path.dirname(self.path) or os.curdir
+        spooled = self.path == STANDARD or self._level is not None
         match number:
+            case errno.ENOSPC if spooled:
+                return (
+                    f"an image that is sent or compressed takes {_mebibytes(self._needed_bytes)} in"
+                    f" {tempfile.gettempdir()} first: free them, or set TMPDIR"
+                )
             case errno.ENOSPC:
                 return f"free {_mebibytes(self._needed_bytes)} on the file system of {directory}, or write elsewhere"
+            case errno.EPIPE:
+                return "whatever reads it has ended; the job is as it was"
             case errno.EDQUOT:
                 return f"the disk quota leaves no room for {_mebibytes(self._needed_bytes)} in {directory}"
             case errno.EFBIG:
@@ -193,6 +215,12 @@ class ImageWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.abort()
+
+
+def _place(path: str, level: int | None) -> Replacement | Spool:
+    if path == STANDARD:
+        return to_pipe(sys.stdout.fileno(), level)
+    return Replacement(path) if level is None else compressed(path, level)
 
 
 def _mebibytes(count: int) -> str:

@@ -53,8 +53,10 @@ class Orch:
     def environment(self) -> dict[str, str]:
         return {**os.environ, "TMPDIR": str(self.scratch), "PYTHONWARNINGS": "error"}
 
-    def start(self, *argv: str) -> tuple[subprocess.Popen[bytes], Path]:
-        """Start a command; return it with the file that its output goes to."""
+    def start(
+        self, *argv: str, stdin: int = subprocess.DEVNULL, stdout: int | None = None
+    ) -> tuple[subprocess.Popen[bytes], Path]:
+        """Start a command; return it with the file that its output goes to, unless ``stdout`` is given."""
         self._count += 1
         stem = self.logs / f"{self._count:02}-{argv[0]}"
         with (
@@ -62,7 +64,11 @@ class Orch:
             stem.with_suffix(".err").open("wb") as err,
         ):
             process = subprocess.Popen(
-                [*orch_argv(), *argv], stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=self.environment()
+                [*orch_argv(), *argv],
+                stdin=stdin,
+                stdout=out if stdout is None else stdout,
+                stderr=err,
+                env=self.environment(),
             )
         return process, stem
 

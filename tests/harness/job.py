@@ -68,6 +68,19 @@ class Job:
         self.wait_until_over()
         return image
 
+    def move(self, *options: str) -> None:
+        """Send the job through a pipe: ``orch checkpoint --kill -o - | orch restore -d -``."""
+        sending = ("checkpoint", "--cgroup", self.name, "--kill", "-o", "-", *self.checkpoint_options, *options)
+        receiving = ("restore", "-", "-d", *self.restore_options)
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        sender, sent = self.orch.start(*sending, stdout=writing)
+        os.close(writing)
+        receiver, received = self.orch.start(*receiving, stdin=reading)
+        os.close(reading)
+        for finished in (self.orch.finish(sender, sent, sending), self.orch.finish(receiver, received, receiving)):
+            if finished.exit_code:
+                raise CommandFailed(f"{finished}\n{self.orch.transcript()}")
+
     def checkpoint_killed_when(self, moment: Callable[[], bool]) -> None:
         """Start a checkpoint and kill -9 it at a certain moment; there must be no image then.
 

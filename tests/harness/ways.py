@@ -90,6 +90,15 @@ def stopped(run: Run) -> None:
 
 
 @rarer_way
+def moved(run: Run) -> None:
+    """Send the job through a pipe, as it is and compressed."""
+    run.start()
+    run.job.move()
+    run.job.move("--compress")
+    run.must_pass()
+
+
+@rarer_way
 def host_pids(run: Run) -> None:
     """Restore into the host's PID namespace, where the PIDs are free again."""
     run.start()
