@@ -16,7 +16,7 @@ from orchestrator.capture.threads import ThreadView, read_threads
 from orchestrator.errors import CaptureFailed
 from orchestrator.ids import FarAddr, HostPid, ObjectId, Pid, Tid
 from orchestrator.kinds.files.kind import FileTable
-from orchestrator.kinds.memory.capture import CapturedMemory, Mappers, Range, capture_memory
+from orchestrator.kinds.memory.capture import CapturedMemory, Mappers, Placer, Range, capture_memory
 from orchestrator.kinds.memory.record import AddressSpace, PageRun, Vma
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.task import (
@@ -104,6 +104,8 @@ class JobCapture:
         self._seccomp = seccomp.SeccompCollector(scope)
         self._workspaces: dict[ObjectId, HeldProcess] = {}
         self._memory: dict[HostPid, CapturedMemory] = {}
+        living = sum(not process.is_zombie for process in job.processes.values())
+        self._placer = Placer(scope.layout, alone=living < 2)
         self._controlled: dict[Pid, Stat] = {}
         self.processes: list[Process] = []
         self.memories: list[AddressSpace] = []
@@ -335,7 +337,7 @@ class JobCapture:
         assert process.workspace is not None
         relative = self._memory.get(parent.host) if parent else None
         ours = Range(process.workspace.base, process.workspace.base + process.workspace.size)
-        memory = capture_memory(process.seen, self._scope, self._mappers, relative, ours)
+        memory = capture_memory(process.seen, self._scope, self._mappers, self._placer, relative, ours)
         self._memory[process.host] = memory
         stat = process.stat if not process.headless else read_stat(process.seen)
         self.memories.append(

@@ -7,6 +7,7 @@ import mmap
 import os
 import struct
 from array import array
+from functools import cache
 from typing import cast
 
 PAGE_SIZE = mmap.PAGESIZE
@@ -169,3 +170,16 @@ def read_entries(pagemap_fd: int, start: int, end: int) -> array[int]:
     view.release()
     del entries[done // 8 :]
     return entries
+
+
+@cache
+def shows_frames() -> bool:
+    """Say whether we see page frame numbers, and not 0 in their place (CAP_SYS_ADMIN)."""
+    page = mmap.mmap(-1, PAGE_SIZE)
+    page[0] = 1
+    address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+    fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return bool(read_entries(fd, address, address + PAGE_SIZE)[0] & PFN_MASK)
+    finally:
+        os.close(fd)

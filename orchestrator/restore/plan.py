@@ -14,10 +14,14 @@ dress
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from orchestrator.ids import ObjectId, Pid, Tid
+from orchestrator.kinds.memory.heirlooms import plan_heirlooms
 from orchestrator.kinds.memory.rebuild import Backings, Inherited, Span, rebuild_memory, shared_ranges
 from orchestrator.kinds.memory.record import AddressSpace
 from orchestrator.kinds.task import (
@@ -150,6 +154,8 @@ class Compiler:
         self._cgroup_fd = cgroup_fd
         self._blank = parked(special_sizes, layout)
         self._memories = {m.id: m for m in snapshot.memories}
+        self._while_births = {**self._memories, **self._with_heirlooms()}
+        """What each has while its children are born."""
         self._filesystems = {f.id: f for f in snapshot.filesystems}
         self._actions = {a.id: a for a in snapshot.signal_actions}
         self._tapes: dict[Pid, ProcessTapes] = {}
@@ -180,12 +186,23 @@ class Compiler:
                 enter_removed(step[node.pid], self._filesystems[state.filesystem], self._layout.depot)
         return step
 
-    def _memory(self, process: Process) -> AddressSpace | None:
-        return self._memories[process.state.memory] if process.state else None
+    def _with_heirlooms(self) -> dict[ObjectId, AddressSpace]:
+        """Return the address spaces that are given to children before they are their process's own."""
+        of = {p.pid: p.state.memory for p in self._snapshot.processes if p.state}
+        users = Counter(of.values())
+        parents = {
+            of[p.pid]: of[p.parent]
+            for p in self._snapshot.processes
+            if p.state and p.parent in of and users[of[p.pid]] == users[of[p.parent]] == 1
+        }
+        given = plan_heirlooms({id_: space.vmas for id_, space in self._memories.items()}, parents)
+        return {id_: msgspec.structs.replace(self._memories[id_], vmas=vmas) for id_, vmas in given.items()}
 
     def _shares_pages(self, child: Process, parent: Process) -> bool:
-        a, b = self._memory(child), self._memory(parent)
-        return bool(a and b and a is not b and shared_ranges(a.vmas, b.vmas))
+        if not child.state or not parent.state or child.state.memory == parent.state.memory:
+            return False
+        wanted, have = self._while_births[child.state.memory], self._while_births[parent.state.memory]
+        return bool(shared_ranges(wanted.vmas, have.vmas))
 
     def _login(self, node: Node | None) -> int:
         if node is None:
@@ -197,9 +214,12 @@ class Compiler:
         blank = Inherited((), self._blank, self._layout.keep_out, self._layout.parking, -1, None)
         if creator is None or (creator.process is None and not creator.is_stand_in):
             return blank
-        memory = self._memory(creator.process) if creator.process else None
-        if memory is None or not self._memory_before(creator, node):
+        state = creator.process.state if creator.process else None
+        if state is None or not self._memory_before(creator, node):
             return self._inherited(creator)
+        return self._having(self._while_births[state.memory])
+
+    def _having(self, memory: AddressSpace) -> Inherited:
         special = {v.backing: Span(v.start, v.end) for v in memory.vmas if v.backing in _SPECIAL_ORDER}
         return Inherited(memory.vmas, special, self._layout.keep_out, self._layout.parking, memory.executable, memory)
 
@@ -234,6 +254,7 @@ class Compiler:
         if node.creator is None:  # it adopts whom nobody else does, in a PID namespace of the host too
             tape.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         audit.tell_login(tape, self._login(node), self._login(node.creator))
+        heirlooms = False
         for step in self._steps(node):
             if step == "session":
                 tape.setsid()
@@ -245,8 +266,12 @@ class Compiler:
                 add_clone(tape, step.pid, step.flags, exit_signal, into)
                 tapes.births.append(step)
             elif process and process.state and not node.flags & 0x100:
-                memory = self._memories[process.state.memory]
+                memory = self._while_births[process.state.memory]
                 rebuild_memory(tape, memory, self._inherited(node), self._backings)
+                heirlooms = memory is not self._memories[process.state.memory]
+        if heirlooms and process and process.state:
+            memory = self._memories[process.state.memory]
+            rebuild_memory(tape, memory, self._having(self._while_births[memory.id]), self._backings)
         if node.makes_group:
             tape.setpgid(0, 0)
 

@@ -28,6 +28,7 @@ PROGRAMS = [
     Program("maps_same"),
     Program("cow_contents"),
     Program("cow_sharing"),
+    Program("cow_heirlooms"),
     Program("big_memory", seconds=60),
     Program("many_mappings", seconds=60),
     Program("locks_future_memory"),

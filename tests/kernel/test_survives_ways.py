@@ -17,6 +17,7 @@ PROGRAMS = [
     Program("clone_vm"),
     Program("anon_shared"),
     Program("cow_contents"),
+    Program("cow_heirlooms"),
     Program("pending_signals"),
     Program("file_sharing"),
     Program("pipes_across_fork"),

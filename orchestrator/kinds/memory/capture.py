@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Callable
 from typing import NamedTuple
 
 from orchestrator.ids import HostPid, ObjectId
+from orchestrator.image.extents import PageLayout
 from orchestrator.kinds.memory import huge
 from orchestrator.kinds.memory.aio import AIO, is_ring, note_ring
 from orchestrator.kinds.memory.record import PageRun, Vma
+from orchestrator.kinds.memory.sharing import SharedRun, Sharing, shared_parts
 from orchestrator.kinds.scope import Scope
 from orchestrator.linux import pagemap
 from orchestrator.linux.proc_maps import MapLine, VmFlags, read_smaps_flags
@@ -41,16 +44,6 @@ class Mappers(NamedTuple):
     """(process, mapping) -> a System V segment."""
 
 
-class StoredRun(NamedTuple):
-    """Pages that an earlier address space put into the image, with their page frames as they were then."""
-
-    start: int
-    end: int
-    at: int
-    entries: memoryview
-    """Raw /proc/PID/pagemap entries, 8 bytes a page."""
-
-
 class Range(NamedTuple):
     """Addresses."""
 
@@ -61,31 +54,24 @@ class Range(NamedTuple):
 class CapturedMemory:
     """What the capture of one address space leaves for its relatives' and for the writers of pages."""
 
-    def __init__(self, pid: HostPid) -> None:
+    def __init__(self, pid: HostPid, parent: CapturedMemory | None) -> None:
         self.pid = pid
+        self.ancestors: list[list[SharedRun]] = [parent.shared, *parent.ancestors] if parent else []
+        """What the parent, its parent, and so on share."""
         self.vmas: list[Vma] = []
         self.own: list[PageRun] = []
         """The runs that this process itself must write."""
         self.unreadable: list[PageRun] = []
         """Those of them that it has no permission to read."""
+        self.shared: list[SharedRun] = []
+        """Those pages, ascending, that somebody else maps as well."""
         self._pagemap = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
-        self._stored: list[StoredRun] | None = None
         self.lock_future = 0
         """The mlockall(2) flags for mappings to come."""
 
-    def entries(self, start: int, end: int) -> memoryview:
+    def entries(self, start: int, end: int) -> array[int]:
         """Return the raw pagemap entries of [start, end)."""
-        return memoryview(pagemap.read_entries(self._pagemap, start, end)).cast("B")
-
-    def stored(self) -> list[StoredRun]:
-        """Return every run of this address space with its page frames, ascending."""
-        if self._stored is None:
-            self._stored = [
-                StoredRun(run.start, run.end, run.at, self.entries(run.start, run.end))
-                for vma in self.vmas
-                for run in vma.runs
-            ]
-        return self._stored
+        return pagemap.read_entries(self._pagemap, start, end)
 
     def close(self) -> None:
         """Give the pagemap back."""
@@ -105,10 +91,10 @@ class CapturedMemory:
 
 
 def capture_memory(
-    pid: HostPid, scope: Scope, mappers: Mappers, parent: CapturedMemory | None, ours: Range
+    pid: HostPid, scope: Scope, mappers: Mappers, placer: Placer, parent: CapturedMemory | None, ours: Range
 ) -> CapturedMemory:
     """Describe the mappings of a held process and place its pages; ``ours`` is where our own workspace lies."""
-    memory = CapturedMemory(pid)
+    memory = CapturedMemory(pid, parent)
     lines = []
     for line, flags in read_smaps_flags(pid):
         if line.start < ours.end and ours.start < line.end:
@@ -127,9 +113,8 @@ def capture_memory(
         else:
             lines.append((line, flags))
     regions = _regions(memory, lines)
-    writer = _Placer(scope, parent)
     for line, flags in lines:
-        memory.vmas.append(_capture_vma(pid, line, flags, mappers, memory, regions, writer))
+        memory.vmas.append(_capture_vma(pid, line, flags, mappers, memory, regions, placer))
     return memory
 
 
@@ -161,7 +146,7 @@ def _capture_vma(
     mappers: Mappers,
     memory: CapturedMemory,
     regions: list[pagemap.Region],
-    placer: _Placer,
+    placer: Placer,
 ) -> Vma:
     kept = tuple(flag for flag in flags if flag in _REMADE_FLAGS)
     special = _SPECIAL.get(line.path)
@@ -220,78 +205,67 @@ def _what(line: MapLine) -> str:
     return f"memory {line.start:#x}-{line.end:#x}" + (f" ({name})" if name else "")
 
 
-class _Placer:
-    """Gives every run of pages its place in the image: a new one, or the one a relative's same pages have."""
+class Placer:
+    """Gives every run of pages its place in the image: a new one, or the one that the same pages have already."""
 
-    def __init__(self, scope: Scope, parent: CapturedMemory | None) -> None:
-        self._layout = scope.layout
-        self._relatives = parent.stored() if parent else []
-        self._next = 0
+    def __init__(self, layout: PageLayout, *, alone: bool) -> None:
+        """``alone``: there is but one address space."""
+        self._layout = layout
+        self._sharing = None if alone or not pagemap.shows_frames() else Sharing()
 
     def place(self, memory: CapturedMemory, start: int, end: int, *, readable: bool) -> list[PageRun]:
         """Place [start, end), splitting it where sharing begins and ends."""
-        placed: list[PageRun] = []
-        at = start
-        relatives = self._relatives
-        while self._next < len(relatives) and relatives[self._next].end <= start:
-            self._next += 1
-        i = self._next
-        while at < end and i < len(relatives) and relatives[i].start < end:
-            relative = relatives[i]
-            low, high = max(at, relative.start), min(end, relative.end)
-            if low > at:
-                self._new(memory, placed, at, low, readable)
-            mine = memory.entries(low, high)
-            theirs = relative.entries[(low - relative.start) // PAGE * 8 : (high - relative.start) // PAGE * 8]
-            for first, last, same in equal_runs(mine, theirs):
-                run_start, run_end = low + first * PAGE, low + last * PAGE
-                if same:
-                    placed.append(PageRun(run_start, run_end - run_start, relative.at + run_start - relative.start))
-                else:
-                    self._new(memory, placed, run_start, run_end, readable)
-            at = high
-            i += 1
-        if at < end:
-            self._new(memory, placed, at, end, readable)
-        return placed
+        if self._sharing is None:
+            return [self._new(memory, start, end, readable)]
+        entries = memory.entries(start, end)
+        shared = list(shared_parts(entries))
+        runs: list[PageRun] = []
+        before = len(memory.own)
+        fresh = start
+        for first, last in shared:
+            base = start + first * PAGE
+            for known in self._sharing.find(memory.ancestors, base, entries[first:last]):
+                if known.at < 0:
+                    continue
+                low, high = base + known.first * PAGE, base + known.last * PAGE
+                if fresh < low:
+                    runs.append(self._new(memory, fresh, low, readable))
+                runs.append(PageRun(low, high - low, known.at))
+                fresh = high
+        if fresh < end:
+            runs.append(self._new(memory, fresh, end, readable))
+        self._remember(memory, start, entries, shared, runs, {*memory.own[before:]})
+        return runs
 
-    def _new(self, memory: CapturedMemory, placed: list[PageRun], start: int, end: int, readable: bool) -> None:
+    def _new(self, memory: CapturedMemory, start: int, end: int, readable: bool) -> PageRun:
         run = PageRun(start, end - start, self._layout.place(end - start))
-        placed.append(run)
         memory.own.append(run)
         if not readable:
             memory.unreadable.append(run)
+        return run
 
-
-def equal_runs(mine: memoryview, theirs: memoryview) -> list[tuple[int, int, bool]]:
-    """Compare two lists of 8-byte entries; return (first, last + 1, same) runs that cover them.
-
-    An entry without a page frame (swapped out, or hidden from us) never counts as the same.
-    """
-    runs: list[tuple[int, int, bool]] = []
-    count = len(mine) // 8
-
-    def add(first: int, last: int, same: bool) -> None:
-        if runs and runs[-1][2] == same and runs[-1][1] == first:
-            runs[-1] = (runs[-1][0], last, same)
-        else:
-            runs.append((first, last, same))
-
-    step = 64
-    for first in range(0, count, step):
-        last = min(first + step, count)
-        if mine[first * 8 : last * 8] == theirs[first * 8 : last * 8] and _has_frames(mine[first * 8 : last * 8]):
-            add(first, last, True)
-            continue
-        for i in range(first, last):
-            entry = mine[i * 8 : i * 8 + 8]
-            add(i, i + 1, entry == theirs[i * 8 : i * 8 + 8] and _has_frames(entry))
-    return runs
-
-
-_FRAME_MASK = pagemap.PFN_MASK
-_PRESENT = pagemap.PM_PRESENT
-
-
-def _has_frames(entries: memoryview) -> bool:
-    return all(entry & _PRESENT and entry & _FRAME_MASK for entry in entries.cast("B").cast("Q"))
+    def _remember(
+        self,
+        memory: CapturedMemory,
+        start: int,
+        entries: array[int],
+        shared: list[tuple[int, int]],
+        runs: list[PageRun],
+        new: set[PageRun],
+    ) -> None:
+        """Note where the shared parts of [start, end) are now, for children and siblings."""
+        assert self._sharing is not None
+        place = 0
+        for first, last in shared:
+            low, end = start + first * PAGE, start + last * PAGE
+            while low < end:
+                while runs[place].end <= low:
+                    place += 1
+                run = runs[place]
+                high = min(end, run.end)
+                part = entries[(low - start) // PAGE : (high - start) // PAGE]
+                known = SharedRun(low, high, run.at + low - run.start, part)
+                memory.shared.append(known)
+                if memory.ancestors and run in new:
+                    self._sharing.remember(known)
+                low = high

@@ -92,17 +92,25 @@ def shared_ranges(wanted: Sequence[Vma], have: Sequence[Vma]) -> list[Span]:
     spans = []
     i = 0
     for vma in wanted:
-        if vma.shared or not vma.runs or _CANNOT_INHERIT & {*vma.flags}:
+        if vma.shared or not vma.runs:
             continue
         while i < len(have) and have[i].end <= vma.start:
             i += 1
         for other in have[i:]:
             if other.start >= vma.end:
                 break
-            start, end = max(vma.start, other.start), min(vma.end, other.end)
-            if _alike(vma, other) and _share_a_page(vma.runs, other.runs, start, end):
-                spans.append(Span(start, end))
+            span = inheritable(vma, other)
+            if span is not None and _share_a_page(vma.runs, other.runs, *span):
+                spans.append(span)
     return spans
+
+
+def inheritable(vma: Vma, other: Vma) -> Span | None:
+    """Return the range of two mappings that a process which has the first can have got from one with the second."""
+    start, end = max(vma.start, other.start), min(vma.end, other.end)
+    if start >= end or vma.shared or _CANNOT_INHERIT & {*vma.flags} or not _alike(vma, other):
+        return None
+    return Span(start, end)
 
 
 def _alike(a: Vma, b: Vma) -> bool:
