@@ -17,6 +17,10 @@ PROGRAMS = [
     *(Program("tcp_unaccepted", (kind,)) for kind in ("v4", "v6")),
     Program("tcp_connecting"),
     Program("raw_sockets"),
+    Program("raw_protocols"),
+    Program("bound_freely"),
+    *(Program("ports_shared", (kind,)) for kind in ("tcp", "tcpboth", "udp", "udpport")),
+    Program("unix_to_itself"),
 ]
 
 

@@ -20,7 +20,7 @@ import struct
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from orchestrator.ids import DepotFd, HostPid, ObjectId
 from orchestrator.kinds.files.locks import FileLock, PosixLock
@@ -30,6 +30,8 @@ from orchestrator.linux.nsfs import CLONE_FILES, CLONE_PIDFD
 from orchestrator.linux.pidfd import pidfd_getfd
 from orchestrator.linux.proc_fd import FdInfo, read_fdinfo
 from orchestrator.tape.build import Tape
+
+T = TypeVar("T")
 
 O_CLOEXEC = os.O_CLOEXEC
 _WALL = 0x40000000
@@ -184,6 +186,7 @@ class Depot:
     """What children of the depot play, in the order of their births in its tape."""
     _extras: dict[tuple[str, ObjectId], DepotFd] = field(default_factory=dict)
     _users: dict[ObjectId, list[OpenFile]] = field(default_factory=dict)
+    _sole: dict[type, Any] = field(default_factory=dict)
 
     def slot(self, file: ObjectId) -> DepotFd:
         """Return the standing number of an open file description."""
@@ -220,6 +223,14 @@ class Depot:
                 if shared is not None:
                     self._users.setdefault(shared, []).append(file)
         return self._users.get(of, [])
+
+    def sole(self, kind: type[T], make: Callable[[], T]) -> T:
+        """Return the one object of its kind that this depot has, made when it is first asked for."""
+        found = self._sole.get(kind)
+        if found is None:
+            found = self._sole[kind] = make()
+        assert isinstance(found, kind)
+        return found
 
     def keep(self, scratch: int, standing: DepotFd) -> None:
         """Move what the last call opened as low number ``scratch`` to its standing number."""

@@ -11,12 +11,15 @@ import struct
 from orchestrator.errors import CannotHonour, ResourceTaken
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.sockets.holders import socket_holders
+from orchestrator.kinds.sockets.option_table import SOL_IP, SOL_IPV6
 from orchestrator.linux import sockdiag
 
 _sockaddr_in = struct.Struct("=H2s4s8x")
 _sockaddr_in6 = struct.Struct("=H2sI16sI")
 assert _sockaddr_in.size == 16
 assert _sockaddr_in6.size == 28
+FREEBIND = {socket.AF_INET: (SOL_IP, 15), socket.AF_INET6: (SOL_IPV6, 78)}
+"""IP_FREEBIND, IPV6_FREEBIND."""
 _OVER = (sockdiag.TCP_TIME_WAIT, sockdiag.TCP_FIN_WAIT2, sockdiag.TCP_SYN_RECV)
 """States in which a connection that no process has only waits for time to pass."""
 
@@ -35,6 +38,8 @@ class InetAddress(Record, frozen=True, array_like=True):
     port: int
     flowinfo: int = 0
     scope_id: int = 0
+    freely: bool = False
+    """The machine did not have it: only IP_FREEBIND binds to it."""
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -113,6 +118,8 @@ def _try_port(
     with socket.socket(family, style | socket.SOCK_CLOEXEC) as probe:
         for level, number, value in options:
             probe.setsockopt(level, number, value)
+        if local.freely:
+            probe.setsockopt(*FREEBIND[socket.AddressFamily(family)], 1)
         probe.bind((local.host, local.port, local.flowinfo, local.scope_id)[: 2 if family == socket.AF_INET else 4])
         if listens:
             probe.listen(0)
@@ -132,6 +139,8 @@ def _forget_port(port: int) -> bool:
 
 def check_host(family: int, local: InetAddress, what: str) -> None:
     """Raise ResourceTaken if this machine lacks an address that ``what`` is bound to."""
+    if local.freely:
+        return
     with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
         try:
             probe.bind((local.host, 0, local.flowinfo, local.scope_id)[: 2 if family == socket.AF_INET else 4])

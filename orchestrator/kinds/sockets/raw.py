@@ -14,6 +14,7 @@ from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.sockets.borrow import borrow, is_socket, poll_now
 from orchestrator.kinds.sockets.dropped import DROPPED_HINT, MAY_DROP
 from orchestrator.kinds.sockets.inet_address import InetAddress, check_host, parse_address
+from orchestrator.kinds.sockets.inet_bind import Bound, note_freedom, write_bind
 from orchestrator.kinds.sockets.memberships import JoinedGroups, Membership, check_interfaces, join
 from orchestrator.kinds.sockets.option_table import SOL_ICMPV6, SOL_IP, SOL_IPV6, SOL_RAW, SOL_SOCKET
 from orchestrator.kinds.sockets.options import SocketOptions, capture_options, write_buffers, write_options
@@ -76,7 +77,7 @@ def _capture(view: FdView, scope: Scope, sock: socket.socket) -> RawSocket:
         family,
         style,
         sock.getsockopt(SOL_SOCKET, socket.SO_PROTOCOL),
-        None if local.is_any and not local.port else local,
+        None if local.is_any and not local.port else note_freedom(view.pid, family, local),
         _remote(view.pid, view.stat.st_ino, family, style, local.scope_id),
         capture_options(sock, *levels),
         JoinedGroups.of(scope, view.pid).of_socket(sock, family),
@@ -106,10 +107,11 @@ def rebuild_raw(file: OpenFile, depot: Depot) -> None:
         tape.socket(body.family, body.style | socket.SOCK_CLOEXEC, body.protocol)
     write_options(tape, 0, body.options)
     write_buffers(tape, 0, body.options)
-    for call, address in ((tape.bind, body.local), (tape.connect, body.remote)):
-        if address is not None:
-            name = address.pack(body.family)
-            call(0, name, len(name))
+    if body.local is not None:
+        write_bind(depot, file.id, Bound(body.family, body.protocol, body.local, body.options))
+    if body.remote is not None:
+        name = body.remote.pack(body.family)
+        tape.connect(0, name, len(name))
     join(tape, 0, body.memberships)
     if body.owner != (0, 0):
         tape.fchown(0, *body.owner)

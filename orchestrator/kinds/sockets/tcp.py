@@ -14,6 +14,7 @@ from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.sockets.borrow import borrow, poll_now
 from orchestrator.kinds.sockets.inet_address import InetAddress, check_connection, check_port, own_address
+from orchestrator.kinds.sockets.inet_bind import Bound, note_freedom, return_lent, write_bind
 from orchestrator.kinds.sockets.option_table import SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_TCP
 from orchestrator.kinds.sockets.options import (
     TCP_CONGESTION,
@@ -58,6 +59,12 @@ class TcpSocket(Record, frozen=True, tag="tcp-socket"):
     protocol: int = socket.IPPROTO_TCP
     """Or IPPROTO_MPTCP: a listener of that gives plain connections to whoever does not speak it."""
 
+    @property
+    def bound(self) -> Bound | None:
+        if self.local is None:
+            return None
+        return Bound(self.family, socket.IPPROTO_TCP, self.local, self.options, self.backlog >= 0)
+
 
 def levels(family: int) -> tuple[int, ...]:
     """Return the option levels of a TCP socket."""
@@ -74,9 +81,12 @@ def is_tcp(view: FdView, *, multipath: bool = False) -> bool:
     if not view.link.startswith("socket:["):
         return False
     with borrow(view.local) as sock:
-        return sock.getsockopt(SOL_SOCKET, socket.SO_DOMAIN) in (socket.AF_INET, socket.AF_INET6) and sock.getsockopt(
-            SOL_SOCKET, socket.SO_PROTOCOL
-        ) in (socket.IPPROTO_TCP, IPPROTO_MPTCP if multipath else -1)
+        return (
+            sock.getsockopt(SOL_SOCKET, socket.SO_DOMAIN) in (socket.AF_INET, socket.AF_INET6)
+            and sock.getsockopt(SOL_SOCKET, socket.SO_PROTOCOL)
+            in (socket.IPPROTO_TCP, IPPROTO_MPTCP if multipath else -1)
+            and sock.getsockopt(SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_STREAM  # raw ones may have any protocol
+        )
 
 
 def _recognise(view: FdView) -> bool:
@@ -115,7 +125,7 @@ def _capture(view: FdView, scope: Scope, sock: socket.socket) -> TcpSocket | Tcp
     return TcpSocket(
         view.stat.st_ino,
         family,
-        own_address(sock),
+        note_freedom(view.pid, family, own_address(sock)),
         backlog if state == TCP_LISTEN else -1,
         congestion(sock),
         options,
@@ -149,13 +159,12 @@ def rebuild_tcp(file: OpenFile, depot: Depot) -> None:
     write_options(tape, 0, body.options)
     tape.setsockopt(0, SOL_TCP, TCP_CONGESTION, body.congestion.encode(), len(body.congestion))
     write_buffers(tape, 0, body.options)
-    if body.local is not None:
-        name = body.local.pack(body.family)
-        tape.bind(0, name, len(name))
+    if body.owner != (0, 0):
+        tape.fchown(0, *body.owner)  # ports are shared by sockets of one owner
+    if body.bound is not None:
+        write_bind(depot, file.id, body.bound)
     if body.backlog >= 0:
         tape.listen(0, body.backlog)
-    if body.owner != (0, 0):
-        tape.fchown(0, *body.owner)
     depot.keep(0, depot.slot(file.id))
     set_status(tape, depot.slot(file.id), file.flags)
 
@@ -163,6 +172,8 @@ def rebuild_tcp(file: OpenFile, depot: Depot) -> None:
 def connect_tcp(file: OpenFile, depot: Depot) -> None:
     """Write the tape entries that let connections wait to be accepted again."""
     body: TcpSocket = file.body
+    if body.bound is not None:
+        return_lent(depot, file.id, body.bound)
     for waiting in body.unaccepted:
         call_up(waiting, depot)
 

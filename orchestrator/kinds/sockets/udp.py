@@ -11,6 +11,7 @@ from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.sockets.borrow import borrow, is_socket, poll_now, unsent_bytes
 from orchestrator.kinds.sockets.inet_address import InetAddress, check_port, own_address, remote_address
+from orchestrator.kinds.sockets.inet_bind import Bound, note_freedom, return_lent, write_bind
 from orchestrator.kinds.sockets.memberships import JoinedGroups, Membership, check_interfaces, join
 from orchestrator.kinds.sockets.option_table import SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_UDP
 from orchestrator.kinds.sockets.options import SocketOptions, capture_options, write_buffers, write_options
@@ -37,12 +38,20 @@ class UdpSocket(Record, frozen=True, tag="udp-socket"):
     shutdown: int = 0
     """RCV_SHUTDOWN | SEND_SHUTDOWN."""
 
+    @property
+    def bound(self) -> Bound | None:
+        return None if self.local is None else Bound(self.family, self.protocol, self.local, self.options)
+
 
 def _recognise(view: FdView) -> bool:
     if not is_socket(view, socket.AF_INET, socket.AF_INET6):
         return False
     with borrow(view.local) as sock:
-        return sock.getsockopt(SOL_SOCKET, socket.SO_PROTOCOL) in (socket.IPPROTO_UDP, socket.IPPROTO_UDPLITE)
+        protocol = sock.getsockopt(SOL_SOCKET, socket.SO_PROTOCOL)
+        return (
+            protocol in (socket.IPPROTO_UDP, socket.IPPROTO_UDPLITE)
+            and sock.getsockopt(SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_DGRAM  # raw ones may have any protocol
+        )
 
 
 def capture_udp(view: FdView, scope: Scope) -> UdpSocket | None:
@@ -66,7 +75,7 @@ def _capture(view: FdView, scope: Scope, sock: socket.socket) -> UdpSocket:
         view.stat.st_ino,
         family,
         sock.getsockopt(SOL_SOCKET, socket.SO_PROTOCOL),
-        local,
+        note_freedom(view.pid, family, local),
         remote_address(sock),
         capture_options(sock, SOL_IP, SOL_UDP, *([SOL_IPV6] if family == socket.AF_INET6 else [])),
         (view.stat.st_uid, view.stat.st_gid),
@@ -83,13 +92,14 @@ def rebuild_udp(file: OpenFile, depot: Depot) -> None:
     tape.socket(body.family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, body.protocol)
     write_options(tape, 0, body.options, skip=[_DEVICE] if body.queue else [])
     write_buffers(tape, 0, body.options)
-    for call, address in ((tape.bind, body.local), (tape.connect, body.remote)):
-        if address is not None:
-            name = address.pack(body.family)
-            call(0, name, len(name))
-    join(tape, 0, body.memberships)
     if body.owner != (0, 0):
-        tape.fchown(0, *body.owner)
+        tape.fchown(0, *body.owner)  # ports are shared by sockets of one owner
+    if body.bound is not None:
+        write_bind(depot, file.id, body.bound)
+    if body.remote is not None:
+        name = body.remote.pack(body.family)
+        tape.connect(0, name, len(name))
+    join(tape, 0, body.memberships)
     depot.keep(0, depot.slot(file.id))
     set_status(tape, depot.slot(file.id), file.flags)
 
@@ -97,6 +107,8 @@ def rebuild_udp(file: OpenFile, depot: Depot) -> None:
 def connect_udp(file: OpenFile, depot: Depot) -> None:
     """Write the tape entries that put back what waited; it gets there by its source, so others must be in place."""
     body: UdpSocket = file.body
+    if body.bound is not None:
+        return_lent(depot, file.id, body.bound)
     if body.queue and body.local is not None:
         write_datagrams(depot.tape, body.queue, body.local, body.protocol)
         for option in body.options.others:

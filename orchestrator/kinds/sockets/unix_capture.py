@@ -179,7 +179,7 @@ class _Capture:
         address = peer_address(self.sock)
         if peer is None:
             return self._alone(lost=address) if address else self._pair()
-        if peer.peer == diag.ino and not self._has_more_callers(diag, peer):
+        if peer.peer == diag.ino != peer.ino and not self._has_more_callers(diag, peer):
             return self._pair()
         if not address:
             # They were made by socketpair(2), and the other end was then connected elsewhere.
