@@ -46,10 +46,19 @@ async def restore(
     inherited: Mapping[str, int] | None = None,
     output: str | os.PathLike[str] | None = None,
     verify: bool = False,
+    tcp: str = "keep",
 ) -> StartedJob:
     """Bring a job back from an image. See :func:`orchestrator.api.restore`."""
     start = partial(
-        api.restore, image, name=name, new=new, host_pids=host_pids, inherited=inherited, output=output, verify=verify
+        api.restore,
+        image,
+        name=name,
+        new=new,
+        host_pids=host_pids,
+        inherited=inherited,
+        output=output,
+        verify=verify,
+        tcp=tcp,
     )
     return await trio.to_thread.run_sync(start)
 

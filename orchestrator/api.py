@@ -81,17 +81,21 @@ def restore(
     inherited: Mapping[str, int] | None = None,
     output: str | os.PathLike[str] | None = None,
     verify: bool = False,
+    tcp: str = "keep",
 ) -> StartedJob:
     """Bring a job back from an image, with a supervisor of its own; it outlives the caller.
 
     ``host_pids`` keeps the PIDs in our own PID namespace, where they must be free. ``inherited`` gives
-    descriptors of ours in place of outside resources that the job had, by their keys in the image.
+    descriptors of ours in place of outside resources that the job had, by their keys in the image. ``tcp`` may give
+    up the TCP connections that the image keeps with the outside ("close"), or those within the job, too ("close-all").
     """
     options = _given({"--name": name, "--output": output, "--new": ",".join(new)})
     if host_pids:
         options += ["--pid-namespace", "host"]
     if verify:
         options.append("--verify")
+    if tcp != "keep":
+        options.append(f"--tcp={tcp}")
     for key, fd in (inherited or {}).items():
         options += ["--inherit", f"{key}={fd}"]
     return _start(["restore", *options, "-d"], ["--", os.fspath(image)], (inherited or {}).values())

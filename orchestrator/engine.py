@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import msgspec
+
 from orchestrator.capture.checkpoint import FORMAT_ARCHITECTURE, PAGE_SIZE, Request, Statistics, take
 from orchestrator.errors import NotPermitted, UsageError
 from orchestrator.freezer import make_freezer
@@ -19,7 +21,9 @@ from orchestrator.image.spool import STANDARD
 from orchestrator.image.writer import ImageWriter
 from orchestrator.kill import KILL_SECONDS, await_supervisor
 from orchestrator.kinds.files.references import check_references
-from orchestrator.kinds.sockets.tcp_hold import KEEP
+from orchestrator.kinds.sockets.tcp_cut import Cut, cut_connections
+from orchestrator.kinds.sockets.tcp_hold import KEEP, let_through
+from orchestrator.kinds.sockets.tcp_release import filters_of
 from orchestrator.kinds.task.filesystem import check_entered
 from orchestrator.kinds.task.process import check_chains, check_own_tables
 from orchestrator.restore.baseline import own_baseline
@@ -131,6 +135,8 @@ class RestoreOptions:
     """Which of these are terminals that may control sessions of the job."""
     verify: bool = False
     """Whether the page data is compared with its checksums first."""
+    cut: Cut | None = None
+    """Which TCP connections of the image the job finds ended."""
 
 
 def decode(image: ImageFile) -> Snapshot:
@@ -152,8 +158,12 @@ def rebuild(image: ImageFile, snapshot: Snapshot, options: RestoreOptions, cgrou
     _require_root("a restore")
     if options.verify:
         image.verify_pages()
+    given_up = filters_of(snapshot.files) if options.cut else set()
+    snapshot = _without_cut(snapshot, options)
     check(snapshot, new=options.new, host_pids=options.host_pids, inherited=options.inherited)
     restored = _restore(image, snapshot, options, cgroup).run()
+    if given_up:
+        let_through(given_up)
     root = Root(
         restored.child,
         restored.root,
@@ -164,10 +174,16 @@ def rebuild(image: ImageFile, snapshot: Snapshot, options: RestoreOptions, cgrou
 
 def dry_run(image: ImageFile, snapshot: Snapshot, options: RestoreOptions) -> Iterator[str]:
     """Compile a restore without doing any of it; print its tapes as strace would."""
-    plan, depot = _restore(image, snapshot, options, None).plan()
+    plan, depot = _restore(image, _without_cut(snapshot, options), options, None).plan()
     yield "depot:"
     yield from (f"  {line}" for line in depot.tape.entries())
     yield from plan.render()
+
+
+def _without_cut(snapshot: Snapshot, options: RestoreOptions) -> Snapshot:
+    if options.cut is None:
+        return snapshot
+    return msgspec.structs.replace(snapshot, files=cut_connections(snapshot.files, options.cut))
 
 
 def _restore(image: ImageFile, snapshot: Snapshot, options: RestoreOptions, cgroup: str | None) -> Restore:

@@ -11,6 +11,7 @@ _TCP: dict[str, frozenset[str]] = {
     "refuse": frozenset(),
     "keep": frozenset({"tcp-keep"}),
     "close": frozenset({"tcp"}),
+    "close-all": frozenset({"tcp", "tcp-all"}),
 }
 """What is done with TCP connections that lead outside: the outside resources that this allows."""
 
@@ -44,7 +45,8 @@ def _parser() -> Parser:
         choices=sorted(_TCP),
         default="refuse",
         help="connections with the outside: refuse them; keep them, their packets held back until the restore "
-        "(with --kill); or close them, so that the restored job finds them reset",
+        "(with --kill); or close them, so that the restored job finds them reset; or close all, so that it finds "
+        "those within the job ended, too",
     )
     parser.add_argument(
         "--ghost-limit", type=int, default=1 << 40, metavar="BYTES", help="refuse unlinked files above this size"

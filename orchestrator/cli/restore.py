@@ -46,6 +46,13 @@ def _parser() -> Parser:
         help="give the job a descriptor of orch in place of an outside resource, as pipe[123]=3; may be repeated",
     )
     parser.add_argument(
+        "--tcp",
+        choices=["keep", "close", "close-all"],
+        default="keep",
+        help="connections with the outside that the image keeps: go on with them; or close them, so that the job finds "
+        "them reset; or close all, so that it finds those within the job ended, too",
+    )
+    parser.add_argument(
         "--output", metavar="FILE", help="append what the job writes to the streams it was started with to a file"
     )
     parser.add_argument("--verify", action="store_true", help="compare the page data with its checksums first")
@@ -68,6 +75,7 @@ def main(arguments: list[str]) -> int:
         host_pids=options.pid_namespace == "host",
         inherited={**streams, **_inherited(options.inherit)},
         verify=options.verify,
+        cut=None if options.tcp == "keep" else options.tcp,
     )
     if options.dry_run:
         with ImageFile.open(options.image) as image:

@@ -14,7 +14,7 @@ _CHANGES = frozenset(
 )
 _COUNTERPARTS = {
     "--tcp-established": ("--tcp", "keep"),
-    "--tcp-close": ("--tcp", "close"),
+    "--tcp-close": ("--tcp", "close-all"),
     "--ext-unix-sk": ("--external", "unix"),
 }
 
@@ -29,12 +29,14 @@ class Description:
     architecture: str | None = None
     seconds: int = 30
     options: tuple[str, ...] = ()
-    """What CRIU is told when it saves and restores the test."""
+    """What CRIU is told when it saves the test."""
+    at_restore: tuple[str, ...] = ()
+    """What CRIU is told when it restores the test."""
 
     @property
     def asks_for_change(self) -> str | None:
         """Return the option by which CRIU is told to bring the test back as something else than it was."""
-        return next((option for option in self.options if option in _CHANGES), None)
+        return next((option for option in self.options + self.at_restore if option in _CHANGES), None)
 
     @property
     def lacks_counterpart(self) -> str | None:
@@ -66,6 +68,10 @@ class Description:
                 found += [option, str(_bytes(value))]
         return found
 
+    def restore_options(self) -> list[str]:
+        """Tell orch what CRIU is told, where it has an option for it."""
+        return [*_COUNTERPARTS["--tcp-close"]] if "--tcp-close" in self.at_restore else []
+
 
 def _bytes(text: str) -> int:
     return int(text[:-1]) * _SUFFIXES[text[-1]] if text[-1] in _SUFFIXES else int(text)
@@ -79,14 +85,15 @@ def parse_description(text: str) -> Description:
         fields: dict[str, Any] = ast.literal_eval(text.strip())
     except ValueError:
         return Description(flags=frozenset({"noauto"}))
-    options = f"{fields.get('opts', '')} {fields.get('dopts', '')} {fields.get('ropts', '')}".split()
+    options, saved, restored = (fields.get(name, "") for name in ("opts", "dopts", "ropts"))
     return Description(
         flavours=frozenset(fields.get("flavor", "h ns uns").split()),
         flags=frozenset(fields.get("flags", "").split()),
         features=tuple(fields.get("feature", "").split()),
         architecture=fields.get("arch"),
         seconds=int(fields.get("timeout") or 30),
-        options=tuple(options),
+        options=(*options.split(), *saved.split()),
+        at_restore=(*options.split(), *restored.split()),
     )
 
 

@@ -45,7 +45,16 @@ def _saved_and_restored(running: Running, orch: Orch) -> None:
     running.pidfile.unlink(missing_ok=True)
     running.hook("--pre-restore")
     pidfile = place.top / "root.pid"
-    done = orch.any_way("restore", str(image), "-d", "--name", place.label, "--pidfile", str(pidfile))
+    done = orch.any_way(
+        "restore",
+        str(image),
+        "-d",
+        *running.test.description.restore_options(),
+        "--name",
+        place.label,
+        "--pidfile",
+        str(pidfile),
+    )
     if done.exit_code != 0:
         raise NotRestored(f"restore: {_said(done, place)}")
     running.root = int(pidfile.read_text())

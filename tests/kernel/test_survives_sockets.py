@@ -30,6 +30,14 @@ def test_survives(run: Run, way: Way) -> None:
     way(run)
 
 
+@pytest.mark.parametrize("way", [WAYS["same"], WAYS["repeat"]], ids=lambda way: way.__name__)
+@pytest.mark.parametrize(
+    "program", [Program("tcp_all_cut", checkpoint_options=("--tcp", "close-all"))], ids=lambda program: program.id
+)
+def test_all_connections_can_be_cut(run: Run, way: Way) -> None:
+    way(run)
+
+
 @pytest.mark.parametrize("way", [WAYS["plain"], WAYS["same"], WAYS["repeat"]], ids=lambda way: way.__name__)
 @pytest.mark.parametrize(
     "program", [Program("tcp_unaccepted", (kind, "data")) for kind in ("v4", "v6")], ids=lambda program: program.id

@@ -188,6 +188,20 @@ def test_an_image_that_is_not_restored_gives_its_connections_up(job: Job, networ
     assert "ConnectionResetError" in "".join(peer.failures) or "BrokenPipeError" in "".join(peer.failures)
 
 
+@pytest.mark.parametrize("cut_at", ["checkpoint", "restore", "restore elsewhere"])
+def test_connections_can_be_cut(job: Job, networks: TwoNetworks, cut_at: str) -> None:
+    run, peer = begin(job, networks, "cut")
+    run.job.checkpoint_and_kill("--tcp", "close" if cut_at == "checkpoint" else "keep")
+    assert filters() == (cut_at != "checkpoint")
+    if cut_at != "checkpoint":
+        run.job.restore_options = ["--tcp", "close", *(["--new", "net"] if cut_at == "restore elsewhere" else [])]
+    run.job.restore()
+    assert filters() == 0
+    run.must_pass()
+    peer.threads[0].join(60)
+    assert "ConnectionResetError" in "".join(peer.failures) or "BrokenPipeError" in "".join(peer.failures)
+
+
 def test_a_job_that_goes_on_cannot_keep_them(job: Job, networks: TwoNetworks) -> None:
     run, peer = begin(job, networks, "flow")
     job.orch.expect(2, "checkpoint", "--cgroup", job.name, "-o", str(job.image), "--tcp", "keep")

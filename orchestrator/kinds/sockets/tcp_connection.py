@@ -28,7 +28,7 @@ from orchestrator.kinds.sockets.options import (
 from orchestrator.kinds.sockets.refused import Refused, record_or_note
 from orchestrator.kinds.sockets.tcp import STATES, congestion, is_tcp, levels, tcp_state
 from orchestrator.kinds.sockets.tcp_client import TCP_CORK, TcpClient, capture_calling, capture_client
-from orchestrator.kinds.sockets.tcp_ended import CUT, TcpEnded, capture_ended
+from orchestrator.kinds.sockets.tcp_ended import CUT, CUT_ALL, TcpEnded, capture_ended
 from orchestrator.kinds.sockets.tcp_forge import write_urgent
 from orchestrator.kinds.sockets.tcp_hold import KEEP, TcpHold
 from orchestrator.kinds.sockets.tcp_keys import signing_keys
@@ -109,6 +109,10 @@ def _capture(view: FdView, scope: Scope, sock: socket.socket) -> TcpConnection |
         if scope.ends:
             scope.farewells.append(partial(fall_silent, view.take_local(scope)))
         return capture_client(view, sock, state, levels(family), congestion(sock), queued=answered != TCP_SYN_RECV)
+    if CUT_ALL in scope.externals and peers.is_inside(local, remote):
+        if scope.ends:
+            scope.farewells.append(partial(fall_silent, view.take_local(scope)))
+        return capture_ended(view, sock, levels(family), reset=False)
     filter_name = ""
     if not scope.externals.isdisjoint((KEEP, CUT)) and not peers.is_inside(local, remote):
         if KEEP not in scope.externals:

@@ -31,6 +31,8 @@ from orchestrator.kinds.sockets.tcp_repair import TCP_INFO, peek_received, write
 
 CUT = "tcp"
 """How --external allows that connections with the outside are cut."""
+CUT_ALL = "tcp-all"
+"""How it allows that those within the job are cut, too."""
 _LOOPBACK = {socket.AF_INET: InetAddress("127.0.0.1", 0), socket.AF_INET6: InetAddress("::1", 0)}
 _SOCKADDR_BYTES = 28
 _SLACK = 1 << 20

@@ -1,5 +1,5 @@
 /* A TCP connection with somebody outside of the job: "flow" sends and receives all the time, "ended" has been told that
- * the other end says no more, "ends" has said so itself, "blocked" holds what cannot be saved, too. */
+ * the other end says no more, "ends" has said so itself, "cut" finds it reset, "blocked" holds what cannot be saved, too. */
 #include "selfcheck.h"
 #include <arpa/inet.h>
 #include <netdb.h>
@@ -87,6 +87,16 @@ int main(int argc, char **argv)
 		SAME(received, 3 * CHUNK / 2);
 		SAME(send(fd, pattern, CHUNK, 0), CHUNK);
 		OK(shutdown(fd, SHUT_WR));
+	} else if (strcmp(argv[2], "cut") == 0) {
+		static unsigned char bytes[CHUNK];
+		ssize_t got;
+		SAME(recv(fd, bytes, 1, 0), 1);
+		ready_and_hold();
+		while ((got = recv(fd, bytes, sizeof bytes, 0)) > 0)
+			;
+		FAILS(got, ECONNRESET);
+		SAME(recv(fd, bytes, sizeof bytes, 0), 0);
+		FAILS(send(fd, pattern, 1, MSG_NOSIGNAL), EPIPE);
 	} else {
 		SAME(send(fd, pattern, CHUNK, 0), CHUNK);
 		OK(shutdown(fd, SHUT_WR));

@@ -28,6 +28,15 @@ def test_a_description_with_comments_and_options() -> None:
     assert described.features == ("a", "b")
     assert described.seconds == 60
     assert described.checkpoint_options() == ["--tcp", "keep", "--ghost-limit", str(8 << 20)]
+    assert described.restore_options() == []
+    assert described.asks_for_change is None
+
+
+def test_what_is_told_at_the_restore_alone() -> None:
+    described = parse_description("{'dopts': '--tcp-established', 'ropts': '--tcp-close'}")
+    assert described.checkpoint_options() == ["--tcp", "keep"]
+    assert described.restore_options() == ["--tcp", "close-all"]
+    assert described.asks_for_change == "--tcp-close"
 
 
 def test_a_computed_description_asks_for_something_special() -> None:
