@@ -178,6 +178,7 @@ copy_file_range       326   285   fd ptr fd ptr size hex
 io_setup              206   0     int ptr
 io_destroy            207   1     addr
 open_by_handle_at     304   265   fd ptr oflags
+bpf                   321   280   int ptr size
 mlock2                325   284   addr size hex
 mlockall              151   230   hex
 mq_open               240   180   str oflags oct ptr

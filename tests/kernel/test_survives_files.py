@@ -21,6 +21,7 @@ PROGRAMS = [
     Program("dead_processes"),
     Program("namespace_files"),
     Program("namespace_files", ("leaves",)),
+    Program("bpf_maps"),
     Program("aio_idle", checkpoint_options=("--external", "aio")),
     Program("deleted_executable", ("replaced",)),
     Program("deleted_executable", ("removed",)),

@@ -1,4 +1,4 @@
-"""Find out whether a job shares pipes, FIFOs, pseudo-terminals or memory with processes outside of it.
+"""Find out whether a job shares pipes, FIFOs, pseudo-terminals, memory or BPF maps with processes outside of it.
 
 Who holds what outside is looked up before the job is frozen; the judgement comes when its files are known. Whoever
 seems to be outside is looked at once more then: the job may have started and ended processes meanwhile.
@@ -21,6 +21,7 @@ from orchestrator.linux.tty import PTMX, SLAVE_MAJORS
 
 _DELETED = " (deleted)"
 _SHOWN = 3
+_MAP = "anon_inode:bpf-map"
 
 
 class Holder(NamedTuple):
@@ -55,6 +56,9 @@ def _look_at(pid: int, found: dict[tuple[int, int], list[Holder]]) -> None:
         path = f"/proc/{pid}/fd/{name}"
         try:
             link = os.readlink(path)
+            if link == _MAP:
+                identity = map_identity(int(read_fdinfo(pid, int(name)).get("map_id") or 0))
+                found.setdefault(identity, []).append(Holder(pid, comm, int(name)))
             if not link.startswith(("pipe:[", "/")):
                 continue
             status = os.stat(path)
@@ -81,6 +85,11 @@ def master_identity(status: os.stat_result, number: int) -> tuple[int, int]:
     return status.st_dev, -1 - number
 
 
+def map_identity(number: int) -> tuple[int, int]:
+    """Return what tells BPF maps apart, all of which have one inode: no device has such a number."""
+    return -1, number
+
+
 def _deleted_mappings(pid: int) -> set[tuple[int, int]]:
     maps = read_file(f"/proc/{pid}/maps")
     lines = [line for line in maps.splitlines(keepends=True) if line.endswith(b" (deleted)\n")]
@@ -91,7 +100,10 @@ def _still_holds(holder: Holder, identity: tuple[int, int]) -> bool:
     try:
         if holder.fd < 0:
             return identity in _deleted_mappings(holder.pid)
-        status = os.stat(f"/proc/{holder.pid}/fd/{holder.fd}")
+        path = f"/proc/{holder.pid}/fd/{holder.fd}"
+        if os.readlink(path) == _MAP:
+            return map_identity(int(read_fdinfo(holder.pid, holder.fd).get("map_id") or 0)) == identity
+        status = os.stat(path)
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return False
     return _identity(holder.pid, holder.fd, status) == identity

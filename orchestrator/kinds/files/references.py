@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator.errors import ImageCorrupt
+from orchestrator.kinds.files.bpf_map import BpfMap
+from orchestrator.kinds.files.btf import Btf
 from orchestrator.kinds.files.epoll import EventPoll
 from orchestrator.kinds.files.ghost import Ghost
 from orchestrator.kinds.files.inotify import Inotify
@@ -43,8 +45,18 @@ def check_references(
         if len({descriptor.fd for descriptor in table.descriptors}) != len(table.descriptors):
             raise ImageCorrupt(f"file table {number} of the image has a descriptor twice")
     for number, record in enumerate(objects):
-        if isinstance(record, Ghost | SharedMemory):
+        if isinstance(record, Ghost | SharedMemory | BpfMap):
             _check_content(f"object {number} ({type(record).__name__})", record.content, page_bytes)
+        if isinstance(record, BpfMap):
+            _check_map(number, record, objects)
+
+
+def _check_map(number: int, record: BpfMap, objects: Sequence[Record]) -> None:
+    typed = record.btf == -1 or (0 <= record.btf < len(objects) and isinstance(objects[record.btf], Btf))
+    # A map of maps is made behind those that it holds, so no circle can be meant.
+    known = all(0 <= of < number and isinstance(objects[of], BpfMap) for _, of in record.inner)
+    if not typed or not known or record.content.size < record.count * record.key_size:
+        raise ImageCorrupt(f"BPF map {number} of the image refers to what is not there")
 
 
 def _check_object(file: OpenFile, objects: Sequence[Record]) -> None:

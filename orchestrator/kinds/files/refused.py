@@ -10,7 +10,7 @@ _ANONYMOUS = {
     "[userfaultfd]": "its registrations cannot be saved",
     "[perf_event]": "performance counters cannot be saved",
     "[fanotify]": "fanotify groups cannot be saved",
-    "bpf-map": "BPF objects cannot be saved",
+    "bpf-map": "memory of a BPF map does not show of which map it is",
     "bpf-prog": "BPF objects cannot be saved",
     "bpf_link": "BPF objects cannot be saved",
     "kvm-vm": "virtual machines cannot be saved",

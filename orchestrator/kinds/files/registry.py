@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from orchestrator.kinds.files import (
+    bpf_map,
+    btf,
     device,
     epoll,
     eventfd,
@@ -20,6 +22,8 @@ from orchestrator.kinds.files import (
     timerfd,
     unnamed,
 )
+from orchestrator.kinds.files.bpf_map import BpfMap, BpfMapFile
+from orchestrator.kinds.files.btf import Btf, BtfFile
 from orchestrator.kinds.files.device import Device
 from orchestrator.kinds.files.epoll import EventPoll
 from orchestrator.kinds.files.eventfd import EventFd
@@ -53,6 +57,8 @@ KINDS: tuple[FileKind, ...] = (
     pidfd.KIND,
     inotify.KIND,
     namespace.KIND,
+    bpf_map.KIND,
+    btf.KIND,
     ghost.KIND,
     unnamed.DIRECTORY,
     unnamed.FIFO,
@@ -89,11 +95,13 @@ FileBody = (
     | SlaveEnd
     | HungUp
     | External
+    | BpfMapFile
+    | BtfFile
     | SocketBody
 )
 """What OpenFile.body may be."""
 
-FileObject = Ghost | Removed | PipeBuffer | Terminal | OutsideTerminal | SharedMemory | SocketObject
+FileObject = Ghost | Removed | PipeBuffer | Terminal | OutsideTerminal | SharedMemory | SocketObject | BpfMap | Btf
 """What open files, and memory, put into an image's shared objects."""
 
 
