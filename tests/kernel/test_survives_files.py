@@ -15,6 +15,8 @@ PROGRAMS = [
     Program("names_gone"),
     Program("odd_names"),
     Program("leases"),
+    Program("broken_leases"),
+    Program("symbolic_links"),
     Program("shared_proc_files"),
     Program("watches", checkpoint_options=("--external", "inotify")),
     Program("made_up_files"),

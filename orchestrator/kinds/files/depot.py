@@ -18,6 +18,7 @@ from orchestrator.kinds.files.locks import take_file_locks, take_leases, take_po
 from orchestrator.kinds.files.owner import tell_owner
 from orchestrator.kinds.files.registry import kind_of
 from orchestrator.kinds.files.regular import NamedFile, check_unchanged
+from orchestrator.kinds.record import native_path
 from orchestrator.linux.pidfd import pidfd_getfd, pidfd_open
 from orchestrator.tape.build import Tape
 
@@ -154,8 +155,14 @@ def settle_table(
                 ),
             )
         if is_first:
-            take_leases(tape, descriptor.fd, file.locks)
+            take_leases(tape, descriptor.fd, file.locks, _way_to(file, descriptor.fd))
             tell_owner(tape, descriptor.fd, file)
+
+
+def _way_to(file: OpenFile, fd: int) -> str:
+    if isinstance(file.body, NamedFile) and file.body.handle is None:
+        return native_path(file.body.path)
+    return f"/proc/self/fd/{fd}"
 
 
 def lock_table(table: FileTable, tape: Tape) -> None:

@@ -26,7 +26,7 @@ from orchestrator.ids import DepotFd, HostPid, ObjectId
 from orchestrator.kinds.files.locks import FileLock, PosixLock
 from orchestrator.kinds.record import Content, Record
 from orchestrator.kinds.scope import Scope
-from orchestrator.linux.nsfs import CLONE_FILES, CLONE_PIDFD
+from orchestrator.linux.nsfs import CLONE_FILES
 from orchestrator.linux.pidfd import pidfd_getfd
 from orchestrator.linux.proc_fd import FdInfo, read_fdinfo
 from orchestrator.tape.build import Tape
@@ -36,7 +36,6 @@ T = TypeVar("T")
 O_CLOEXEC = os.O_CLOEXEC
 _WALL = 0x40000000
 _clone_args = struct.Struct("=11Q")
-_PIDFD_AT = 8
 
 
 class Held(NamedTuple):
@@ -237,15 +236,10 @@ class Depot:
         self.tape.dup3(scratch, standing, O_CLOEXEC)
         self.tape.close(scratch)
 
-    def let_child_play(self, helper: Tape, *, pidfd: bool = False) -> None:
-        """Let a child with the depot's own descriptors play a tape, at whose end it ends, and wait for that.
-
-        With ``pidfd`` the lowest free descriptor of the depot is one of the child from then on.
-        """
+    def let_child_play(self, helper: Tape) -> None:
+        """Let a child with the depot's own descriptors play a tape, at whose end it ends, and wait for that."""
         self.helpers.append(helper)
-        arguments = self.tape.block(_clone_args.pack(CLONE_FILES | (CLONE_PIDFD if pidfd else 0), *bytes(10)))
-        if pidfd:
-            self.tape.point(arguments, _PIDFD_AT, self.tape.space(8))
+        arguments = self.tape.block(_clone_args.pack(CLONE_FILES, *bytes(10)))
         self.tape.wait4(self.tape.clone3(arguments, _clone_args.size), 0, _WALL, 0)
 
     def fill(self, fd: int, content: Content) -> None:

@@ -13,9 +13,10 @@ from orchestrator.tape.build import Tape
 
 F_OFD_GETLK, F_OFD_SETLK = 36, 37
 _SEEK_SET = os.SEEK_SET
+_AT_FDCWD = -100
 _flock = struct.Struct("=hh4xqqi4x")
 assert _flock.size == 32
-_TYPES = {"READ": fcntl.F_RDLCK, "WRITE": fcntl.F_WRLCK}
+_TYPES = {"READ": fcntl.F_RDLCK, "WRITE": fcntl.F_WRLCK, "UNLCK": fcntl.F_UNLCK}
 
 
 class FileLock(Record, frozen=True, array_like=True):
@@ -32,6 +33,8 @@ class FileLock(Record, frozen=True, array_like=True):
     """The process of the job that took a lock of flock(2), which the kernel shows: see proc_locks(5). 0 if unknown."""
     lease: bool = False
     """Whether it is a lease instead: of ``type``, on the whole file."""
+    breaking: int = -1
+    """What a lease that is being broken is to become: F_RDLCK or F_UNLCK; else -1."""
 
 
 class PosixLock(Record, frozen=True, array_like=True):
@@ -78,11 +81,18 @@ def take_file_locks(tape: Tape, fd: int, locks: Sequence[FileLock]) -> None:
             tape.fcntl(fd, F_OFD_SETLK, _flock.pack(lock.type, _SEEK_SET, lock.start, lock.length, 0))
 
 
-def take_leases(tape: Tape, fd: int, locks: tuple[FileLock, ...]) -> None:
-    """Take the leases of an open file, in a process that has it at ``fd``: who breaks it is told with that number."""
+def take_leases(tape: Tape, fd: int, locks: tuple[FileLock, ...], path: str) -> None:
+    """Take the leases of an open file, in a process that has it at ``fd``: who breaks it is told with that number.
+
+    One that was being broken is broken again, by opening ``path``, while its owner is nobody: it has been told.
+    """
     for lock in locks:
         if lock.lease:
             tape.fcntl(fd, fcntl.F_SETLEASE, lock.type)
+            if lock.breaking >= 0:
+                tape.fcntl(fd, fcntl.F_SETOWN, 0)
+                access = os.O_RDONLY if lock.breaking == fcntl.F_RDLCK else os.O_WRONLY
+                tape.openat(_AT_FDCWD, path, access | os.O_NONBLOCK | os.O_CLOEXEC, 0, may_fail=True)  # EAGAIN
 
 
 def conflicting(path: str, locks: tuple[FileLock, ...]) -> FileLock | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from orchestrator.ids import HostPid
-from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile, Settling
+from orchestrator.kinds.files.kind import O_CLOEXEC, Depot, FdView, FileKind, OpenFile, Settling
 from orchestrator.kinds.files.late import hold_place, open_in_place
 from orchestrator.kinds.files.reopening import set_status
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
 from orchestrator.linux.pidfd import PIDFD_NONBLOCK, PIDFD_THREAD, exit_status
 from orchestrator.linux.proc_status import read_status
+from orchestrator.linux.statfs import PID_FS_MAGIC, filesystem_magic
 from orchestrator.tape.build import Tape
 
 _RLIMIT_CORE = 4
@@ -23,6 +24,8 @@ class PidFd(Record, frozen=True, tag="pidfd"):
     """0 for one that has ended and was waited for."""
     exit_status: int = 0
     """The wait status of such a one, which PIDFD_GET_INFO tells."""
+    ended: int = 0
+    """What tells such processes apart: the inode number of all pidfds of one (since Linux 6.9); 0 if unknown."""
 
 
 def _recognise(view: FdView) -> bool:
@@ -32,7 +35,8 @@ def _recognise(view: FdView) -> bool:
 def _capture(view: FdView, scope: Scope) -> PidFd | None:
     host = int(view.info.get("Pid") or "-1")
     if host <= 0:
-        return PidFd(0, exit_status(view.local) or 0)
+        tells_apart = filesystem_magic(view.path) == PID_FS_MAGIC
+        return PidFd(0, exit_status(view.local) or 0, view.stat.st_ino if tells_apart else 0)
     number: int | None = scope.pids.get(HostPid(host))
     if number is None and view.info.flags & PIDFD_THREAD:
         try:
@@ -47,16 +51,25 @@ def _capture(view: FdView, scope: Scope) -> PidFd | None:
 
 
 def _rebuild(file: OpenFile, depot: Depot) -> None:
-    """Let a child end for one whose process has ended. Any other is opened when all processes are there."""
+    """Let a child open all pidfds of one that has ended, and end. Any other is opened when all processes are there."""
     body: PidFd = file.body
     if body.pid:
         hold_place(file, depot)
         return
-    helper = Tape("end as one whose pidfd is left")
+    alike = [file]
+    if body.ended:
+        bodies = ((other, other.body) for other in depot.files.values())
+        alike = [other for other, its in bodies if isinstance(its, PidFd) and not its.pid and its.ended == body.ended]
+    if file.id != min(other.id for other in alike):
+        return
+    helper = Tape("end as one whose pidfds are left")
+    for other in alike:
+        helper.pidfd_open(helper.getpid(), 0)
+        set_status(helper, 0, other.flags & ~PIDFD_THREAD)
+        helper.dup3(0, depot.slot(other.id), O_CLOEXEC)
+        helper.close(0)
     end_with(helper, body.exit_status)
-    depot.let_child_play(helper, pidfd=True)
-    set_status(depot.tape, 0, file.flags & ~PIDFD_THREAD)
-    depot.keep(0, depot.slot(file.id))
+    depot.let_child_play(helper)
 
 
 def end_with(tape: Tape, status: int) -> None:

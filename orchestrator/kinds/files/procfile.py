@@ -19,6 +19,7 @@ from orchestrator.tape.build import Tape
 
 _OF_PROCESS = re.compile(r"(/.*?|)/(\d+)(/.*)?")
 _ROOT_INODE = 1
+_INIT = 1
 
 
 class ProcFile(Record, frozen=True, tag="proc-file"):
@@ -55,7 +56,8 @@ def _recognise(view: FdView) -> bool:
 def _capture(view: FdView, scope: Scope) -> ProcFile | None:
     if not leads_there(view) and not _below(view.link).startswith("/task/"):
         return ProcFile(view.link, ended=True)
-    if _process_of(view) not in scope.pids.values():
+    # Every PID namespace has a process 1: that of the machine, or whoever it is, becomes that of the restored job.
+    if _process_of(view) not in {_INIT, *scope.pids.values()}:
         scope.unsupported(view.pid, view.what, "it is about a process that has ended or is outside of the job")
         return None
     return ProcFile(view.link)

@@ -40,7 +40,14 @@ from orchestrator.kinds.files.procfile import ProcFile
 from orchestrator.kinds.files.regular import NamedFile
 from orchestrator.kinds.files.signalfd import SignalFd
 from orchestrator.kinds.files.timerfd import TimerFd
-from orchestrator.kinds.files.unnamed import Removed, RemovedDevice, RemovedDirectory, RemovedFifo
+from orchestrator.kinds.files.unnamed import (
+    Removed,
+    RemovedDevice,
+    RemovedDirectory,
+    RemovedFifo,
+    RemovedLink,
+    RemovedLinkFile,
+)
 from orchestrator.kinds.memory.shared import SharedMemory
 from orchestrator.kinds.sockets.registry import SOCKET_KINDS, SocketBody, SocketObject
 from orchestrator.kinds.terminals import ends as terminals
@@ -63,6 +70,7 @@ KINDS: tuple[FileKind, ...] = (
     unnamed.DIRECTORY,
     unnamed.FIFO,
     unnamed.DEVICE,
+    unnamed.LINK,
     procfile.KIND,
     regular.KIND,
     fifo.KIND,
@@ -91,6 +99,7 @@ FileBody = (
     | RemovedDirectory
     | RemovedFifo
     | RemovedDevice
+    | RemovedLinkFile
     | MasterEnd
     | SlaveEnd
     | HungUp
@@ -101,7 +110,9 @@ FileBody = (
 )
 """What OpenFile.body may be."""
 
-FileObject = Ghost | Removed | PipeBuffer | Terminal | OutsideTerminal | SharedMemory | SocketObject | BpfMap | Btf
+FileObject = (
+    Ghost | Removed | RemovedLink | PipeBuffer | Terminal | OutsideTerminal | SharedMemory | SocketObject | BpfMap | Btf
+)
 """What open files, and memory, put into an image's shared objects."""
 
 

@@ -33,7 +33,8 @@ def reopen(depot: Depot, source: int, file: OpenFile, *, scratch: int = 0) -> No
     """
     path = f"{depot.proc}/self/fd/{source}"
     depot.tape.openat(AT_FDCWD, path, open_flags(file.flags) & ~os.O_NOFOLLOW, 0)
-    seek(depot.tape, scratch, file)
+    if not file.flags & os.O_PATH:
+        seek(depot.tape, scratch, file)
     depot.keep(scratch, depot.slot(file.id))
 
 

@@ -244,6 +244,10 @@ class FileCollector:
                 locks.append(FileLock(whole, line.type, line.start, line.length, taker))
             elif line.style == "LEASE" and line.active and (line.type == fcntl.F_WRLCK or not _may_write(view)):
                 locks.append(FileLock(whole=False, type=line.type, lease=True))
+            elif line.style == "LEASE" and not line.active and line.type != fcntl.F_WRLCK:
+                # What a reader may still keep says what he had; who writes can have had but the one kind.
+                was = fcntl.F_WRLCK if line.type == fcntl.F_RDLCK or _may_write(view) else fcntl.F_RDLCK
+                locks.append(FileLock(whole=False, type=was, lease=True, breaking=line.type))
             elif line.style == "LEASE":
                 self.scope.unsupported(view.pid, view.what, "its lease was broken, which cannot be done again")
             elif line.style != "POSIX":

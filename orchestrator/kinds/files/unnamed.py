@@ -1,4 +1,7 @@
-"""Directories, FIFOs and device nodes that were removed while open. Regular files are in ``ghost.py``."""
+"""Directories, FIFOs, device nodes and symbolic links that were removed while open.
+
+Regular files are in ``ghost.py``.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from orchestrator.tape.build import Tape
 _DELETED = " (deleted)"
 _AT_REMOVEDIR = 0x200
 _RENAME_NOREPLACE = 1
+_AT_EMPTY_PATH = 0x1000
 
 
 class Removed(Record, frozen=True, tag="removed"):
@@ -56,7 +60,24 @@ class RemovedDevice(Record, frozen=True, tag="removed-device"):
     rdev: int
 
 
-def _make(tape: Tape, was: Removed | RemovedFifo | RemovedDevice, file_type: int, flags: int, rdev: int = 0) -> None:
+class RemovedLink(Record, frozen=True, tag="removed-link"):
+    """A symbolic link itself, opened by O_PATH."""
+
+    path: str
+    target: str
+    uid: int
+    gid: int
+
+
+class RemovedLinkFile(Record, frozen=True, tag="removed-link-file"):
+    """An open file description of a removed link."""
+
+    object: ObjectId
+
+
+def _make(
+    tape: Tape, was: Removed | RemovedFifo | RemovedDevice | RemovedLink, file_type: int, flags: int, rdev: int = 0
+) -> None:
     """Leave a new file without a name at 0: made in its old directory if that is there, else in /tmp.
 
     It has its old name last if nobody else has that now, as /proc goes on to show it.
@@ -70,6 +91,8 @@ def _make(tape: Tape, was: Removed | RemovedFifo | RemovedDevice, file_type: int
         tape.openat(AT_FDCWD, directory, os.O_PATH | os.O_DIRECTORY | O_CLOEXEC, 0, may_fail=True)
         if file_type == stat.S_IFDIR:
             tape.mkdirat(0, own, 0o700, may_fail=True)
+        elif isinstance(was, RemovedLink):
+            tape.symlinkat(native_path(was.target), 0, own, may_fail=True)
         else:
             tape.mknodat(0, own, file_type | 0o600, rdev, may_fail=True)
         tape.openat(0, own, flags | os.O_NOFOLLOW | O_CLOEXEC, 0, may_fail=True)
@@ -81,8 +104,9 @@ def _make(tape: Tape, was: Removed | RemovedFifo | RemovedDevice, file_type: int
     tape.close(2, may_fail=True)
     tape.dup3(1, 0, O_CLOEXEC)
     tape.close(1)
-    tape.fchown(0, was.uid, was.gid)
-    tape.fchmod(0, was.mode)
+    tape.fchownat(0, "", was.uid, was.gid, _AT_EMPTY_PATH)
+    if not isinstance(was, RemovedLink):
+        tape.fchmod(0, was.mode)
 
 
 def _is_removed(view: FdView) -> bool:
@@ -149,6 +173,26 @@ def _rebuild_device(file: OpenFile, depot: Depot) -> None:
     depot.keep(0, depot.slot(file.id))
 
 
+def _recognise_link(view: FdView) -> bool:
+    return stat.S_ISLNK(view.stat.st_mode) and view.link.endswith(_DELETED) and view.stat.st_nlink == 0
+
+
+def _capture_link(view: FdView, scope: Scope) -> RemovedLinkFile:
+    status = view.stat
+    path, target = portable_path(view.link.removesuffix(_DELETED)), portable_path(os.readlink("", dir_fd=view.local))
+    record = RemovedLink(path, target, status.st_uid, status.st_gid)
+    return RemovedLinkFile(scope.object("file", (status.st_dev, status.st_ino), lambda _: record))
+
+
+def _rebuild_link(file: OpenFile, depot: Depot) -> None:
+    first, *others = depot.users(file.body.object)
+    if file.id == first.id:
+        _make(depot.tape, depot.objects[file.body.object], stat.S_IFLNK, open_flags(file.flags))
+        for other in others:
+            reopen(depot, 0, other, scratch=1)
+        depot.keep(0, depot.slot(file.id))
+
+
 DIRECTORY = FileKind(
     "removed directory",
     RemovedDirectory,
@@ -159,3 +203,6 @@ DIRECTORY = FileKind(
 )
 FIFO = FileKind("removed FIFO", RemovedFifo, _recognise_fifo, _capture_fifo, _rebuild_fifo, objects=(PipeBuffer,))
 DEVICE = FileKind("removed device", RemovedDevice, _recognise_device, _capture_device, _rebuild_device)
+LINK = FileKind(
+    "removed symbolic link", RemovedLinkFile, _recognise_link, _capture_link, _rebuild_link, objects=(RemovedLink,)
+)
