@@ -357,10 +357,32 @@ def _describe(
             seccomp_filters=capture.seccomp_filters,
             cgroups=elsewhere.directories(tids),
         )
+        _refuse_too_many_descriptors(snapshot, scope)
     except BaseException:
         scope.close()
         raise
     return scope, capture, snapshot
+
+
+def _refuse_too_many_descriptors(snapshot: Snapshot, scope: Scope) -> None:
+    """Raise Unsupported if no process here may have as many descriptors as the first process of a restore needs."""
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max([0, *(table.descriptors[-1].fd for table in snapshot.file_tables if table.descriptors)])
+    if 2 * (len(snapshot.files) + highest) < limit:
+        return
+    from orchestrator.restore.descriptors import divide, placers
+
+    needed = divide(snapshot, limit).needed
+    if needed > limit:
+        most = max(snapshot.file_tables, key=lambda table: len(table.descriptors))
+        placer = placers(snapshot)[most.id]
+        scope.unsupported(
+            next(host for host, pid in scope.pids.items() if pid == placer),
+            f"{len(most.descriptors)} descriptors",
+            f"a restore would need a limit of {needed} open files, and it is {limit}",
+            "raise the hard limit of open files (ulimit -Hn)",
+        )
+        scope.blockers.raise_if_any()
 
 
 def _root(request: Request, job: HeldJob) -> Pid:

@@ -13,10 +13,11 @@ from orchestrator.errors import CannotHonour, RebuildFailed
 from orchestrator.ids import DepotFd, HostPid, HostTid, ObjectId, Pid, Tid
 from orchestrator.image.reader import ImageFile
 from orchestrator.kinds.files.depot import (
-    depot_base,
+    claims,
     finish_depot,
     first_holders,
     flock_takers,
+    leave_depot,
     lock_table,
     place_table,
     rebuild_depot,
@@ -26,12 +27,13 @@ from orchestrator.kinds.files.depot import (
 from orchestrator.kinds.files.kind import Depot
 from orchestrator.kinds.files.namespace import outer_namespaces, wanted_outer
 from orchestrator.kinds.files.procfile import share, shared_files
+from orchestrator.kinds.files.slots import Slots, close_all_but
 from orchestrator.kinds.memory.rebuild import Backings
 from orchestrator.kinds.memory.shared import open_shared, seal_shared
 from orchestrator.kinds.memory.sysv import SysvSegment, attach_vma, ensure_segment, finish_segment, segments_of
 from orchestrator.kinds.sockets.tcp_release import KeptConnections
 from orchestrator.kinds.task import registers
-from orchestrator.kinds.task.process import Process
+from orchestrator.kinds.task.process import OUTSIDE, Process
 from orchestrator.kinds.terminals.claim import claim_masters, wanted_masters
 from orchestrator.kinds.terminals.ends import slave_in_depot
 from orchestrator.linux import ptrace
@@ -39,7 +41,8 @@ from orchestrator.linux.arch import x86_64 as arch
 from orchestrator.linux.proc_maps import read_maps
 from orchestrator.restore import seed
 from orchestrator.restore.baseline import Baseline
-from orchestrator.restore.layout import Layout, plan_layout
+from orchestrator.restore.descriptors import divide, placers
+from orchestrator.restore.layout import plan_layout
 from orchestrator.restore.plan import Compiler, Plan, ProcessTapes, add_clone, parked
 from orchestrator.restore.play import Actor, Birth, Stage, await_state, behead, first_stop, resume
 from orchestrator.restore.surroundings import Surroundings
@@ -54,7 +57,6 @@ ARENA_BYTES = 512 << 20
 _PROT_RWX, _MAP_SHARED_FIXED = 7, 0x11
 _MREMAP_MAYMOVE_FIXED = 3
 _CLONE_PARENT = 0x8000
-_EXTRAS = 16
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 _MAX_FD = 0xFFFFFFFF
@@ -81,15 +83,14 @@ class Restored:
 class Descriptors:
     """Standing descriptors of the depot, in the first process from its start."""
 
-    layout: Layout
-    count: int
-    numbers: dict[str, int] = field(default_factory=dict)
+    slots: Slots
+    numbers: dict[str, DepotFd] = field(default_factory=dict)
 
-    def give(self, name: str) -> int:
-        """Return the number for one more standing descriptor."""
-        number = self.layout.depot + self.count + len(self.numbers)
-        self.numbers[name] = number
-        return number
+    def give(self, name: str) -> DepotFd:
+        """Return the number of a standing descriptor."""
+        if name not in self.numbers:
+            self.numbers[name] = self.slots.take()
+        return self.numbers[name]
 
 
 class Restore:
@@ -113,9 +114,10 @@ class Restore:
         awaited = {**wanted_outer(snapshot.files), **dict.fromkeys(wanted_masters(snapshot.files, snapshot.objects))}
         self._given = {**dict.fromkeys(awaited, -1), **inherited}
         self._baseline = baseline
-        self._layout = plan_layout(snapshot.memories, depot_base(snapshot.file_tables, snapshot.files), ARENA_BYTES)
-        # extras of the kinds (memory objects, unlinked files) lie between the files and our own descriptors
-        self._standing = Descriptors(self._layout, len(snapshot.files) + len(snapshot.objects) + _EXTRAS)
+        self._layout = plan_layout(snapshot.memories, ARENA_BYTES)
+        _, self._limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._slots, self._apart, _ = divide(snapshot, self._limit)
+        self._standing = Descriptors(self._slots)
         self._seals = Tape("seals")
         self._kept = KeptConnections()
         self._hosts: dict[Pid, HostPid] = {}
@@ -123,19 +125,22 @@ class Restore:
 
     def plan(self) -> tuple[Plan, Depot]:
         """Compile everything; returns the plan and the depot with its tape."""
-        image_fd = DepotFd(self._standing.numbers.get("image") or self._standing.give("image"))
-        if self._surroundings.cgroup_fd is not None:
-            self._standing.give("cgroup")
-        given = {key: DepotFd(self._standing.numbers.get(key) or self._standing.give(key)) for key in self._given}
+        image_fd = self._standing.give("image")
+        self._standing.numbers["arena"] = DepotFd(self._slots.passing)
+        for name in ("status", *(("cgroup",) if self._surroundings.cgroup_fd is not None else ())):
+            self._standing.give(name)
+        given = {key: self._standing.give(key) for key in self._given}
+        slots = self._slots
         files = {file.id: file for file in self._snapshot.files}
-        depot_tape = Tape("depot")
+        apart = {of for some in self._apart.values() for of in some}
+        common = {of: file for of, file in files.items() if of not in apart}
         depot = Depot(
-            depot_tape, self._layout.depot, image_fd, self._image.pages_offset, files, self._snapshot.objects,
+            Tape("depot"), slots, image_fd, self._image.pages_offset, common, self._snapshot.objects,
             inherited=given, scratch_address=self._layout.keep_out.end,
         )  # fmt: skip
         self._surroundings.before_depot(depot)
-        takers = flock_takers(self._snapshot.files, frozenset(_placers(self._snapshot).values()))
-        rebuild_depot(self._snapshot.files, depot, takers)
+        takers = flock_takers(self._snapshot.files, frozenset(placers(self._snapshot).values()))
+        rebuild_depot([*common.values()], depot, takers)
         mapped = {v.of for m in self._snapshot.memories for v in m.vmas if v.backing == "object"}
         objects = {of: open_shared(of, depot) for of in sorted(mapped)}
         segments = {v.of for m in self._snapshot.memories for v in m.vmas if v.backing == "sysv"}
@@ -156,12 +161,20 @@ class Restore:
 
         def place_files(tape: Tape, pid: Pid, of: ObjectId) -> Callable[[Tape], None]:
             table = tables[of]
-            place_table(table, tape, self._layout.depot)
-            take_own_flocks(tape, pid, files, takers, self._layout.depot)
-            settle_table(table, tape, self._layout.depot, files, self._snapshot.objects, first, shared)
+            slots = self._slots
+            if pid == OUTSIDE:
+                slots.close_the_rest(tape)
+            if of in self._apart:
+                own = {id_: files[id_] for id_ in self._apart[of]}
+                slots = Slots(own, claims([table], own.values()), inherited=slots)
+                theirs = Depot(tape, slots, image_fd, self._image.pages_offset, own, self._snapshot.objects, pid)
+                rebuild_depot([*own.values()], theirs)
+            place_table(table, tape, slots)
+            take_own_flocks(tape, pid, files, takers, slots)
+            settle_table(table, tape, slots, files, self._snapshot.objects, first, shared)
 
             def let_go(tape: Tape) -> None:
-                tape.close_range(self._layout.depot, _MAX_FD, 0)
+                leave_depot(table, tape, slots)
                 lock_table(table, tape)
 
             return let_go
@@ -178,7 +191,7 @@ class Restore:
         )
         seal_shared(depot, self._seals)
         plan = compiler.compile()
-        plan.gather += share(shared, _placers(self._snapshot), files, self._layout.depot)
+        plan.gather += share(shared, placers(self._snapshot), files, depot.slot)
         return plan, depot
 
     def _segment(self, of: int) -> SysvSegment:
@@ -201,14 +214,14 @@ class Restore:
             self._given.update(self._masters)
             self._given.update(self._outer)
             plan, depot = self.plan()
-            self._check_room(hard)
+            self._check_room()
             stage, seed_actor = self._sow(arena, status_write)
             own_init = plan.tree.origin.process is not None
             first = self._found(stage, seed_actor, own_init=own_init)
             child = HostPid(first.tracee.tid)
             self._surroundings.inside(stage, first, depot, own_init=own_init)
             finish_depot(self._snapshot.files, depot, child)
-            self._kept.take(self._snapshot.files, child, self._layout.depot)
+            self._kept.take(self._snapshot.files, child, depot.slot)
             self._grow(stage, first, plan)
             self._finish(stage, plan)
             self._kept.release()
@@ -240,11 +253,10 @@ class Restore:
         while self._masters:
             os.close(self._masters.popitem()[1])
 
-    def _check_room(self, limit: int) -> None:
-        highest = max(self._standing.numbers.values())
-        if highest >= limit:
+    def _check_room(self) -> None:
+        if self._slots.highest >= self._limit:
             raise CannotHonour(
-                f"the restore needs descriptor numbers up to {highest}, and the limit is {limit}",
+                f"the restore needs descriptor numbers up to {self._slots.highest}, and the limit is {self._limit}",
                 hint="raise the hard limit of open files (ulimit -Hn)",
             )
 
@@ -253,8 +265,6 @@ class Restore:
         ours = {"image": self._image.fd, "arena": arena.fd, "status": status_write, **self._given}
         if self._surroundings.cgroup_fd is not None:
             ours["cgroup"] = self._surroundings.cgroup_fd
-        for name in ("arena", "status"):
-            self._standing.give(name)
         numbers = self._standing.numbers
         pid = seed.spawn({numbers[name]: fd for name, fd in ours.items()})
         self._let_masters_go()
@@ -298,10 +308,7 @@ class Restore:
                 if line.end - line.start != sizes[name]:
                     raise CannotHonour(f"this kernel's {name} differs in size from the image's")
                 blank.mremap(line.start, sizes[name], sizes[name], _MREMAP_MAYMOVE_FIXED, spans[name].start)
-        low = min(self._standing.numbers.values())
-        blank.close_range(0, low - 1, 0)
-        blank.close_range(max(self._standing.numbers.values()) + 1, _MAX_FD, 0)
-        blank.close(self._standing.numbers["arena"])
+        close_all_but(blank, sorted(number for name, number in self._standing.numbers.items() if name != "arena"))
         for number in range(_SIGRT_FIRST, _NSIG + 1):  # posix_spawn cannot reset libc's own two
             blank.rt_sigaction(number, bytes(32), 0, 8)
         blank.chdir("/")
@@ -446,17 +453,6 @@ class Restore:
         if not found:
             raise RebuildFailed(f"process {process.pid} has no system-call instruction anywhere")
         return found
-
-
-def _placers(snapshot: Snapshot) -> dict[ObjectId, Pid]:
-    """Say which process places each table of files: of those that share one, it is the first."""
-    placers: dict[ObjectId, Pid] = {}
-    for process in snapshot.processes:
-        if process.state is not None:
-            placers.setdefault(process.state.files, process.pid)
-            for thread in process.threads:
-                placers.setdefault(thread.files, process.pid)
-    return placers
 
 
 def special_sizes(snapshot: Snapshot) -> dict[str, int]:

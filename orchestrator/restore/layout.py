@@ -1,4 +1,4 @@
-"""Where a restore's own things lie: the arena in memory, the depot among descriptor numbers."""
+"""Where a restore's own things lie in memory: the arena."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from orchestrator.kinds.memory.record import AddressSpace
 PARKING_BYTES = 1 << 20
 _LOWEST, _HIGHEST = 0x1000_0000, 0x7FFE_0000_0000
 _MARGIN = 16 << 20
-_LOWEST_DEPOT = 64
 
 
 class Layout(NamedTuple):
-    """Addresses and descriptor numbers that no restored process uses."""
+    """Addresses that no restored process uses."""
 
     arena: FarAddr
     arena_bytes: int
-    depot: int
 
     @property
     def parking(self) -> int:
@@ -34,8 +32,8 @@ class Layout(NamedTuple):
         return Span(self.arena, self.parking + PARKING_BYTES)
 
 
-def plan_layout(memories: Sequence[AddressSpace], lowest_depot: int, arena_bytes: int) -> Layout:
-    """Find room that is free in every process of the image. ``lowest_depot``: above all descriptors of the job."""
+def plan_layout(memories: Sequence[AddressSpace], arena_bytes: int) -> Layout:
+    """Find room that is free in every process of the image."""
     spans = merged((vma.start, vma.end) for memory in memories for vma in memory.vmas if vma.end < _HIGHEST * 2)
     needed = arena_bytes + PARKING_BYTES + 2 * _MARGIN
     at = _LOWEST
@@ -46,7 +44,7 @@ def plan_layout(memories: Sequence[AddressSpace], lowest_depot: int, arena_bytes
     else:
         raise CannotHonour(f"no {needed >> 20} MiB of addresses are free in all processes of the image")
     base = at + _MARGIN + 0xFFFFF & ~0xFFFFF
-    return Layout(FarAddr(base), arena_bytes, max(lowest_depot, _LOWEST_DEPOT))
+    return Layout(FarAddr(base), arena_bytes)
 
 
 def merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

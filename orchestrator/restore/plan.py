@@ -128,7 +128,10 @@ def parked(sizes: dict[str, int], layout: Layout) -> dict[str, Span]:
 
 
 PlaceFiles = Callable[[Tape, Pid, ObjectId], Callable[[Tape], None]]
-"""(tape, process, table) -> what lets go of the depot. Locks of flock(2) are taken in the name of the process."""
+"""(tape, process, table) -> what lets go of the depot. Locks of flock(2) are taken in the name of the process.
+
+For a thread with a table of its own the process is OUTSIDE; it has a copy of its process's table then.
+"""
 
 
 class Compiler:
@@ -183,7 +186,7 @@ class Compiler:
             state = node.process.state if node.process else None
             if state is not None and not node.flags & 0x200 and self._filesystems[state.filesystem].is_removed:
                 step[node.pid] = Tape(f"{node.pid}: enter a removed directory")
-                enter_removed(step[node.pid], self._filesystems[state.filesystem], self._layout.depot)
+                enter_removed(step[node.pid], self._filesystems[state.filesystem], self._backings.file)
         return step
 
     def _with_heirlooms(self) -> dict[ObjectId, AddressSpace]:
@@ -319,7 +322,6 @@ class Compiler:
         tape = Tape(f"{process.pid}/{thread.tid}: dress")
         births = self._beget(tape, process, thread, others, depth)
         if thread.files != OF_PROCESS:
-            tape.close_range(0, self._layout.depot - 1, 0)
             self._place_files(tape, OUTSIDE, thread.files)(tape)
         if thread.filesystem != OF_PROCESS:
             tape.unshare(_CLONE_FS)

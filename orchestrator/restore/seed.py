@@ -6,6 +6,7 @@ own: reap, and end as the job's root ends.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import struct
@@ -42,10 +43,16 @@ def elf() -> bytes:
 
 def spawn(descriptors: Mapping[int, int]) -> HostPid:
     """Start a seed that holds copies of our descriptors: number there -> our number. It has default signal actions."""
-    program = os.memfd_create("orch-seed", os.MFD_CLOEXEC)
+    program = _beside(os.memfd_create("orch-seed", os.MFD_CLOEXEC), descriptors)
+    moved: list[int] = []
     try:
         os.write(program, elf())
-        actions = [(os.POSIX_SPAWN_DUP2, ours, there) for there, ours in descriptors.items()]
+        actions = []
+        for there, ours in descriptors.items():
+            if ours in descriptors:  # another would be put there first
+                ours = _beside(os.dup(ours), descriptors)
+                moved.append(ours)
+            actions.append((os.POSIX_SPAWN_DUP2, ours, there))
         pid = os.posix_spawn(
             f"/proc/self/fd/{program}",
             ["orch-init"],
@@ -55,5 +62,15 @@ def spawn(descriptors: Mapping[int, int]) -> HostPid:
             setsigdef=[s for s in signal.Signals if s not in (signal.SIGKILL, signal.SIGSTOP)],
         )
     finally:
-        os.close(program)
+        for fd in (program, *moved):
+            os.close(fd)
     return HostPid(pid)
+
+
+def _beside(fd: int, numbers: Mapping[int, int]) -> int:
+    """Move a descriptor of ours to a number that is none of these."""
+    while fd in numbers:
+        free = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, fd + 1)
+        os.close(fd)
+        fd = free
+    return fd

@@ -48,6 +48,8 @@ class Orch:
 
     logs: Path
     scratch: Path
+    under: Sequence[str] = ()
+    """A command that orch is started by, with that command's arguments."""
     _count: int = 0
 
     def environment(self) -> dict[str, str]:
@@ -64,7 +66,7 @@ class Orch:
             stem.with_suffix(".err").open("wb") as err,
         ):
             process = subprocess.Popen(
-                [*orch_argv(), *argv],
+                [*self.under, *orch_argv(), *argv],
                 stdin=stdin,
                 stdout=out if stdout is None else stdout,
                 stderr=err,

@@ -14,6 +14,7 @@ import msgspec
 from harness.replay import PAGES_AT, Process, Target, new_scope
 from orchestrator.ids import DepotFd
 from orchestrator.kinds.files.kind import Depot
+from orchestrator.kinds.files.slots import Slots
 from orchestrator.kinds.memory.sysv import SysvSegment
 from orchestrator.kinds.scope import Scope
 from orchestrator.namespaces.registry import NAMESPACE_KINDS, AnyNamespace
@@ -99,7 +100,7 @@ def depot_of(scope: Scope, path: Path, target: Target) -> Depot:
     tape.close(0)
     target.play(tape)
     objects = msgspec.msgpack.decode(msgspec.msgpack.encode(scope.objects), type=list[SysvSegment])
-    return Depot(Tape("depot"), 1000, DepotFd(900), PAGES_AT, {}, objects)
+    return Depot(Tape("depot"), Slots((), (), lowest=1000), DepotFd(900), PAGES_AT, {}, objects)
 
 
 MS_REC, MS_PRIVATE, MS_SHARED, MS_BIND, MS_REMOUNT, MS_RDONLY = 1 << 14, 1 << 18, 1 << 20, 4096, 32, 1

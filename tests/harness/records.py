@@ -89,7 +89,7 @@ def snapshot(processes: Sequence[Process], memories: Sequence[AddressSpace] | No
 
 
 def layout(memories: Sequence[AddressSpace]) -> Layout:
-    return plan_layout(memories, 64, ARENA_BYTES)
+    return plan_layout(memories, ARENA_BYTES)
 
 
 def compile_plan(of: Snapshot) -> Plan:

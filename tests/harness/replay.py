@@ -19,11 +19,12 @@ from typing import Any
 
 import msgspec
 
-from orchestrator.ids import DepotFd, FarAddr, HostPid, HostTid, ObjectId, Pid, Tid
+from orchestrator.ids import FarAddr, HostPid, HostTid, ObjectId, Pid, Tid
 from orchestrator.kinds.files.depot import (
     check_files,
-    depot_base,
+    claims,
     first_holders,
+    leave_depot,
     lock_table,
     place_table,
     rebuild_depot,
@@ -32,6 +33,7 @@ from orchestrator.kinds.files.depot import (
 from orchestrator.kinds.files.kind import Depot, Descriptor, FileTable, OpenFile
 from orchestrator.kinds.files.references import check_references
 from orchestrator.kinds.files.registry import FileObject, FileRecord
+from orchestrator.kinds.files.slots import Slots
 from orchestrator.kinds.files.table import FileCollector
 from orchestrator.kinds.memory.shared import open_shared, seal_shared
 from orchestrator.kinds.scope import Scope
@@ -232,33 +234,33 @@ class Target:
             check_files(image.files)
         table = merged(image.tables, step)
         files: dict[ObjectId, OpenFile] = {file.id: file for file in image.files}
-        base = max(depot_base([table], image.files), 1000)
-        spare = base + len(image.files) + len(image.objects) + 64
+        slots = Slots(files, claims([table], image.files), lowest=1000)
+        spare = slots.take()
         first = Tape("begin")
         first.openat(-100, str(image.path), os.O_RDONLY, 0)
         first.dup3(0, spare, 0)
         first.close(0)
         given = {}
-        for i, (key, fd) in enumerate((inherited or {}).items()):
-            given[key] = DepotFd(spare + 1 + i)
+        for key, fd in (inherited or {}).items():
+            given[key] = slots.take()
             first.openat(-100, f"/proc/{os.getpid()}/fd/{fd}", fcntl.fcntl(fd, fcntl.F_GETFL), 0)
             first.dup3(0, given[key], 0)
             first.close(0)
         self.play(first)
         tape = Tape("depot")
-        depot = Depot(tape, base, DepotFd(spare), PAGES_AT, files, list(image.objects), inherited=given)
+        depot = Depot(tape, slots, spare, PAGES_AT, files, list(image.objects), inherited=given)
         rebuild_depot(image.files, depot)
         for of in memory:
             open_shared(of, depot)
         self.play(tape)
-        left = [fd for fd in self.process.fds() if fd < base]
+        left = [fd for fd in self.process.fds() if fd < 1000]
         assert not left, f"the depot has low descriptors: {[(fd, self.process.link(fd)) for fd in left]}"
         last = Tape("settle")
-        place_table(table, last, base)
+        place_table(table, last, slots)
         map_before_settling(depot, last)
-        settle_table(table, last, base, files, list(image.objects), first_holders([table]))
+        settle_table(table, last, slots, files, list(image.objects), first_holders([table]))
         seal_shared(depot, last)
-        last.close_range(base, 0xFFFFFFFF, 0)
+        leave_depot(table, last, slots)
         lock_table(table, last)
         self.play(last)
         return depot

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 import msgspec
 
 from orchestrator.ids import DepotFd, FarAddr, HostPid, HostTid, ObjectId, Pid, Tid
-from orchestrator.kinds.files.depot import depot_base, first_holders, place_table, rebuild_depot, settle_table
+from orchestrator.kinds.files.depot import claims, first_holders, place_table, rebuild_depot, settle_table
 from orchestrator.kinds.files.kind import Depot, FileTable
 from orchestrator.kinds.files.registry import FileObject, FileRecord, kind_of
+from orchestrator.kinds.files.slots import Slots
 from orchestrator.kinds.files.table import FileCollector
 from orchestrator.kinds.scope import Scope
 from orchestrator.linux.arch import x86_64 as arch
@@ -108,16 +109,16 @@ def rebuilt(image: Image, raw: Collection[int] = ()) -> Iterator[list[dict[int, 
     sockets: list[dict[int, socket.socket]] = []
     kept: list[int] = []
     try:
-        base = depot_base(image.tables, image.files)
         files = {file.id: file for file in image.files}
-        depot = Depot(Tape("depot"), base, DepotFd(0), 0, files, list(image.objects))
+        slots = Slots(files, claims(image.tables, image.files), lowest=1000)
+        depot = Depot(Tape("depot"), slots, DepotFd(0), 0, files, list(image.objects))
         rebuild_depot(image.files, depot)
         tapes = [depot.tape]
         first = first_holders(image.tables)
         for table in image.tables:
             tape = Tape(f"table {table.id}")
-            place_table(table, tape, base)
-            settle_table(table, tape, base, files, list(image.objects), first)
+            place_table(table, tape, slots)
+            settle_table(table, tape, slots, files, list(image.objects), first)
             tapes.append(tape)
         pidfd = pidfd_open(pid)
         for tape, table_or_none in zip(tapes, [None, *image.tables], strict=True):

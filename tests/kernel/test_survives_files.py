@@ -42,6 +42,7 @@ PROGRAMS = [
     Program("removed_names"),
     Program("removed_device"),
     Program("memfd_executed"),
+    Program("many_descriptors", ("300", "3")),
 ]
 
 

@@ -1,23 +1,25 @@
 """Open every file of an image once, hand out the descriptors, and finish what only their owners can.
 
 The order of a restore: :func:`rebuild_depot` in the first process; forks; :func:`place_table`, then
-:func:`settle_table` in one task of each table, with all tasks there; the depot's numbers are closed; last
+:func:`settle_table` in one task of each table, with all tasks there; :func:`leave_depot`; last
 :func:`lock_table`.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from orchestrator.ids import DepotFd, HostPid, ObjectId, Pid
+from orchestrator.ids import HostPid, ObjectId, Pid
 from orchestrator.kinds.files.epoll import EventPoll
 from orchestrator.kinds.files.kind import O_CLOEXEC, Depot, FileTable, OpenFile, Settling
 from orchestrator.kinds.files.locks import take_file_locks, take_leases, take_posix_locks
 from orchestrator.kinds.files.owner import tell_owner
 from orchestrator.kinds.files.registry import kind_of
 from orchestrator.kinds.files.regular import NamedFile, check_unchanged
+from orchestrator.kinds.files.slots import Slots
 from orchestrator.kinds.record import native_path
 from orchestrator.linux.pidfd import pidfd_getfd, pidfd_open
 from orchestrator.tape.build import Tape
@@ -25,15 +27,13 @@ from orchestrator.tape.build import Tape
 _WRITE_ACCESS = 3  # O_WRONLY | O_RDWR
 
 
-def depot_base(tables: Iterable[FileTable], files: Iterable[OpenFile]) -> int:
-    """Return a number above every descriptor of the job, and above those that its epolls remember."""
-    highest = 15
+def claims(tables: Iterable[FileTable], files: Iterable[OpenFile]) -> Iterator[tuple[int, ObjectId]]:
+    """Yield every descriptor of the job, and what its epolls remember: number and open file."""
     for table in tables:
-        highest = max([highest, *(descriptor.fd for descriptor in table.descriptors)])
+        yield from ((descriptor.fd, descriptor.file) for descriptor in table.descriptors)
     for file in files:
         if isinstance(file.body, EventPoll):
-            highest = max([highest, *(entry.fd for entry in file.body.registrations)])
-    return highest + 2  # one is left for what a table that is full opens in passing
+            yield from ((entry.fd, entry.file) for entry in file.body.registrations)
 
 
 def check_files(files: Sequence[OpenFile], is_rebuilt: Callable[[OpenFile], bool] = lambda _: False) -> None:
@@ -97,19 +97,28 @@ def finish_depot(files: Iterable[OpenFile], depot: Depot, first: HostPid) -> Non
         os.close(pidfd)
 
 
-def place_table(table: FileTable, tape: Tape, base: int) -> None:
+def place_table(table: FileTable, tape: Tape, slots: Slots) -> None:
     """Give a task the descriptors it had, from the depot's that it inherited."""
     for descriptor in table.descriptors:
-        tape.dup3(base + descriptor.file, descriptor.fd, O_CLOEXEC if descriptor.cloexec else 0)
+        standing = slots.of(descriptor.file)
+        if standing != descriptor.fd:
+            tape.dup3(standing, descriptor.fd, O_CLOEXEC if descriptor.cloexec else 0)
+        elif not descriptor.cloexec:
+            tape.fcntl(standing, fcntl.F_SETFD, 0)
+
+
+def leave_depot(table: FileTable, tape: Tape, slots: Slots) -> None:
+    """Close what a task has inherited of the depot and does not keep."""
+    slots.close_all_but(tape, sorted(descriptor.fd for descriptor in table.descriptors))
 
 
 def take_own_flocks(
-    tape: Tape, pid: Pid, files: Mapping[ObjectId, OpenFile], takers: Mapping[ObjectId, Pid], base: int
+    tape: Tape, pid: Pid, files: Mapping[ObjectId, OpenFile], takers: Mapping[ObjectId, Pid], slots: Slots
 ) -> None:
     """Take the locks of flock(2) that a process took, whether it still has the file or not."""
     for id_, taker in takers.items():
         if taker == pid:
-            take_file_locks(tape, base + id_, [lock for lock in files[id_].locks if lock.whole])
+            take_file_locks(tape, slots.of(id_), [lock for lock in files[id_].locks if lock.whole])
 
 
 def first_holders(tables: Iterable[FileTable]) -> dict[ObjectId, tuple[ObjectId, int]]:
@@ -124,7 +133,7 @@ def first_holders(tables: Iterable[FileTable]) -> dict[ObjectId, tuple[ObjectId,
 def settle_table(
     table: FileTable,
     tape: Tape,
-    base: int,
+    slots: Slots,
     files: Mapping[ObjectId, OpenFile],
     objects: list[Any],
     first: Mapping[ObjectId, tuple[ObjectId, int]],
@@ -132,7 +141,7 @@ def settle_table(
 ) -> None:
     """Finish the files of a table in a task that has it, when all tasks are there. ``first``: first_holders()."""
     numbers = {descriptor.fd: descriptor.file for descriptor in table.descriptors}
-    free = next(number for number in range(len(numbers) + 1) if number not in numbers)
+    free = slots.lowest_free(numbers)
     ordered = sorted(table.descriptors, key=lambda one: (kind_of(files[one.file]).order, one.fd))
     for descriptor in ordered:
         file = files[descriptor.file]
@@ -146,7 +155,7 @@ def settle_table(
                     descriptor.fd,
                     files,
                     objects,
-                    lambda id_: DepotFd(base + id_),
+                    slots.of,
                     descriptor.cloexec,
                     is_first,
                     free,

@@ -6,7 +6,7 @@ import os
 import stat
 
 from orchestrator.errors import FileChanged
-from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile
+from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile, anybody
 from orchestrator.kinds.files.regular import check_named, named
 from orchestrator.kinds.files.reopening import AT_FDCWD, open_flags
 from orchestrator.kinds.record import Record, native_path, portable_path, shown_path
@@ -71,4 +71,4 @@ def _check(file: OpenFile) -> None:
         )
 
 
-KIND = FileKind("device", Device, _recognise, _capture, _rebuild, check=_check)
+KIND = FileKind("device", Device, _recognise, _capture, _rebuild, check=_check, may_open=anybody)

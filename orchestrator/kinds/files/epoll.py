@@ -11,12 +11,22 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from orchestrator.ids import ObjectId
-from orchestrator.kinds.files.kind import O_CLOEXEC, Depot, FdView, FileKind, Held, OpenFile, OpenFiles, Settling
+from orchestrator.kinds.files.kind import (
+    O_CLOEXEC,
+    Depot,
+    FdView,
+    FileKind,
+    Held,
+    OpenFile,
+    OpenFiles,
+    Settling,
+    anybody,
+)
 from orchestrator.kinds.files.reopening import set_status
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
@@ -146,14 +156,17 @@ def _connect(file: OpenFile, depot: Depot) -> None:
     poll = depot.slot(file.id)
     # Those that are disarmed come first, so that waiting returns nothing else.
     for entry in sorted((entry for entry in body.registrations if not entry.late), key=_is_armed):
-        depot.tape.dup3(depot.slot(entry.file), entry.fd, O_CLOEXEC)
+        standing = depot.slot(entry.file)
+        if standing != entry.fd:
+            depot.tape.dup3(standing, entry.fd, O_CLOEXEC)
         if _is_armed(entry):
             _add(depot.tape, poll, entry)
         elif entry.fd:
             _add_disarmed(depot.tape, poll, entry)
         else:
             _add_almost_disarmed(depot.tape, poll, entry)
-        depot.tape.close(entry.fd)
+        if standing != entry.fd:
+            depot.tape.close(entry.fd)
 
 
 def _is_armed(entry: Registration) -> bool:
@@ -192,4 +205,11 @@ def _settle(file: OpenFile, settling: Settling) -> None:
                 (_add if _is_armed(entry) else _add_almost_disarmed)(settling.tape, settling.fd, entry)
 
 
-KIND = FileKind("epoll", EventPoll, _recognise, _capture, _rebuild, _settle, connect=_connect, order=10)
+def _others(file: OpenFile, _objects: Sequence[Any]) -> list[ObjectId]:
+    return [entry.file for entry in file.body.registrations]
+
+
+KIND = FileKind(
+    "epoll", EventPoll, _recognise, _capture, _rebuild, _settle, connect=_connect, order=10, others=_others,
+    may_open=anybody,
+)  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 
-from orchestrator.kinds.files.kind import O_CLOEXEC, Depot, FdView, FileKind, OpenFile
+from orchestrator.kinds.files.kind import O_CLOEXEC, Depot, FdView, FileKind, OpenFile, anybody
 from orchestrator.kinds.files.reopening import set_status
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
@@ -62,4 +62,4 @@ def _rebuild(file: OpenFile, depot: Depot) -> None:
     depot.keep(0, depot.slot(file.id))
 
 
-KIND = FileKind("eventfd", EventFd, _recognise, _capture, _rebuild)
+KIND = FileKind("eventfd", EventFd, _recognise, _capture, _rebuild, may_open=anybody)

@@ -6,8 +6,9 @@ import fcntl
 import os
 import struct
 import termios
+from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from orchestrator.errors import FileMissing
 from orchestrator.ids import ObjectId
@@ -179,4 +180,10 @@ def _check(file: OpenFile) -> None:
             raise FileMissing(f"{path}, which the job watches, is gone", hint="put it back where it was")
 
 
-KIND = FileKind("inotify", Inotify, _recognise, _capture, _rebuild, check=_check, connect=_connect, order=5)
+def _others(file: OpenFile, _objects: Sequence[Any]) -> list[ObjectId]:
+    return [watch.file for watch in file.body.watches if watch.file != _NAMED]
+
+
+KIND = FileKind(
+    "inotify", Inotify, _recognise, _capture, _rebuild, check=_check, connect=_connect, order=5, others=_others
+)

@@ -6,7 +6,7 @@ Capture looks at a descriptor from outside, through /proc and through a descript
 same open file description (pidfd_getfd).
 
 Rebuild happens in the *depot*: one process, the first of the restored job, opens every open file
-description of the image before it forks. Standing descriptors there have high numbers
+description of the image before it forks. Standing descriptors there have numbers of their own
 (:meth:`Depot.slot`); the low numbers are free between two kinds, so whatever a kind opens is
 descriptor 0 (then 1, 2, ...), and it leaves none of them behind: ``depot.keep(0, file)``. When all
 are open, ``connect`` ties them to each other. What only the owning process can do (owners of signals,
@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from orchestrator.ids import DepotFd, HostPid, ObjectId
+from orchestrator.ids import DepotFd, HostPid, ObjectId, Pid
 from orchestrator.kinds.files.locks import FileLock, PosixLock
+from orchestrator.kinds.files.slots import Slots
 from orchestrator.kinds.record import Content, Record
 from orchestrator.kinds.scope import Scope
 from orchestrator.linux.nsfs import CLONE_FILES
@@ -36,6 +37,7 @@ T = TypeVar("T")
 O_CLOEXEC = os.O_CLOEXEC
 _WALL = 0x40000000
 _clone_args = struct.Struct("=11Q")
+_FIRST = Pid(1)
 
 
 class Held(NamedTuple):
@@ -166,8 +168,8 @@ class Depot:
     """The process that opens everything, as the kinds see it while they write its tapes."""
 
     tape: Tape
-    base: int
-    """All numbers from here on are the depot's."""
+    slots: Slots
+    """Where it keeps what."""
     image: DepotFd
     """The image file."""
     pages_at: int
@@ -175,6 +177,8 @@ class Depot:
     files: Mapping[ObjectId, OpenFile]
     objects: list[Any]
     """The image's shared objects, by ObjectId."""
+    pid: Pid = _FIRST
+    """What the process is called in the job."""
     proc: str = "/proc"
     """Where a /proc of the restored PID namespace is mounted."""
     inherited: Mapping[str, DepotFd] = field(default_factory=dict)
@@ -189,7 +193,7 @@ class Depot:
 
     def slot(self, file: ObjectId) -> DepotFd:
         """Return the standing number of an open file description."""
-        return DepotFd(self.base + file)
+        return self.slots.of(file)
 
     def extra(self, kind: str, of: ObjectId) -> tuple[DepotFd, bool]:
         """Return a standing number that belongs to a shared object, and whether it is new (not opened yet).
@@ -199,13 +203,8 @@ class Depot:
         known = self._extras.get((kind, of))
         if known is not None:
             return known, False
-        number = DepotFd(self.base + len(self.files) + 8 + len(self._extras))
-        self._extras[kind, of] = number
+        number = self._extras[kind, of] = self.slots.take()
         return number, True
-
-    def extras(self) -> int:
-        """Return how many standing numbers there are beside those of the open files."""
-        return 8 + len(self._extras)
 
     def close_extras(self, kind: str) -> None:
         """Close the standing numbers of one kind of shared objects; nobody asks for them any more."""
@@ -305,6 +304,15 @@ class FileKind:
     objects, and the depot's process."""
     order: int = 0
     """Kinds with a lower number are rebuilt first; 0 for what hangs on nothing else."""
+    others: Callable[[OpenFile, Sequence[Any]], Iterable[ObjectId]] | None = None
+    """Which other open files it refers to, given the shared objects."""
+    may_open: Callable[[OpenFile, Sequence[Any], Pid], bool] | None = None
+    """Whether a process, if nobody else has the file, may open it for itself when all processes are there."""
+
+
+def anybody(_file: OpenFile, _objects: Sequence[Any], _pid: Pid) -> bool:
+    """Let whichever process has a file open it: nothing tells who did."""
+    return True
 
 
 def recorded_flags(view: FdView) -> int:

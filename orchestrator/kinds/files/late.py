@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from orchestrator.ids import ObjectId, Pid
+from orchestrator.ids import DepotFd, ObjectId, Pid
 from orchestrator.kinds.files.kind import O_CLOEXEC, Depot, FileTable, OpenFile, Settling
 from orchestrator.tape.build import Tape
 
@@ -45,7 +45,7 @@ def shared_late(files: Iterable[OpenFile], tables: Iterable[FileTable]) -> dict[
 def hand_round(
     shared: Mapping[ObjectId, Sequence[ObjectId]],
     placers: Mapping[ObjectId, Pid],
-    base: int,
+    slot: Callable[[ObjectId], DepotFd],
     write_open: Callable[[ObjectId, Tape], None],
 ) -> list[dict[Pid, Tape]]:
     """Write how a file that several processes share, but one must open, comes to the others; a barrier behind each.
@@ -59,14 +59,14 @@ def hand_round(
         opener = placers[first]
         tape = opening.setdefault(opener, Tape(f"{opener}: open for others, too"))
         write_open(of, tape)
-        tape.dup3(0, base + of, O_CLOEXEC)
+        tape.dup3(0, slot(of), O_CLOEXEC)
         tape.close(0)
         for table in others:
             who = placers[table]
             tape = fetching.setdefault(who, Tape(f"{who}: fetch what others opened"))
             tape.pidfd_open(opener, 0)
-            tape.pidfd_getfd(0, base + of, 0)
-            tape.dup3(1, base + of, O_CLOEXEC)
+            tape.pidfd_getfd(0, slot(of), 0)
+            tape.dup3(1, slot(of), O_CLOEXEC)
             tape.close(0)
             tape.close(1)
     return [opening, fetching]

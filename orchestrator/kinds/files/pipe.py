@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from orchestrator.ids import ObjectId
 from orchestrator.kinds.files.external import external_key
-from orchestrator.kinds.files.kind import O_CLOEXEC, Depot, FdView, FileKind, OpenFile
+from orchestrator.kinds.files.kind import O_CLOEXEC, Depot, FdView, FileKind, OpenFile, anybody
 from orchestrator.kinds.files.reopening import O_LARGEFILE, reopen, set_status
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope, Shared
@@ -109,4 +109,4 @@ def _rebuild(file: OpenFile, depot: Depot) -> None:
     tape.close(_WRITE_END)
 
 
-KIND = FileKind("pipe", PipeEnd, _recognise, _capture, _rebuild, objects=(PipeBuffer,))
+KIND = FileKind("pipe", PipeEnd, _recognise, _capture, _rebuild, objects=(PipeBuffer,), may_open=anybody)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from orchestrator.ids import ObjectId, Pid
+from orchestrator.ids import DepotFd, ObjectId, Pid
 from orchestrator.kinds.files.kind import Depot, FdView, FileKind, FileTable, OpenFile, Settling
 from orchestrator.kinds.files.late import hand_round, hold_place, open_in_place, shared_late
 from orchestrator.kinds.files.regular import leads_there
@@ -106,10 +106,10 @@ def share(
     shared: Mapping[ObjectId, Sequence[ObjectId]],
     placers: Mapping[ObjectId, Pid],
     files: Mapping[ObjectId, OpenFile],
-    base: int,
+    slot: Callable[[ObjectId], DepotFd],
 ) -> list[dict[Pid, Tape]]:
     """Write how those come to all who have them. See :func:`hand_round`."""
-    return hand_round(shared, placers, base, lambda of, tape: _open(tape, files[of], 0))
+    return hand_round(shared, placers, slot, lambda of, tape: _open(tape, files[of], 0))
 
 
 KIND = FileKind("procfs file", ProcFile, _recognise, _capture, _rebuild, _settle)

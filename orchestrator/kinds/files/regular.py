@@ -6,7 +6,7 @@ import os
 import stat
 
 from orchestrator.errors import FileChanged, FileMissing, ResourceTaken
-from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile
+from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile, anybody
 from orchestrator.kinds.files.locks import conflicting
 from orchestrator.kinds.files.nameless import Handle, check_handle, find_handle, open_handle
 from orchestrator.kinds.files.reopening import AT_FDCWD, open_flags, seek
@@ -159,4 +159,4 @@ def _time(ns: int) -> str:
     return datetime.fromtimestamp(ns / 1e9).astimezone().isoformat(" ", "milliseconds")
 
 
-KIND = FileKind("file", NamedFile, _recognise, _capture, _rebuild, check=_check)
+KIND = FileKind("file", NamedFile, _recognise, _capture, _rebuild, check=_check, may_open=anybody)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.kinds.files.kind import O_CLOEXEC, Depot, FdView, FileKind, OpenFile
+from orchestrator.kinds.files.kind import O_CLOEXEC, Depot, FdView, FileKind, OpenFile, anybody
 from orchestrator.kinds.files.reopening import set_status
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
@@ -28,4 +28,4 @@ def _rebuild(file: OpenFile, depot: Depot) -> None:
     depot.keep(0, depot.slot(file.id))
 
 
-KIND = FileKind("signalfd", SignalFd, _recognise, _capture, _rebuild)
+KIND = FileKind("signalfd", SignalFd, _recognise, _capture, _rebuild, may_open=anybody)

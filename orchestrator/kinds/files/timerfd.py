@@ -6,7 +6,7 @@ import ctypes
 import struct
 import time
 
-from orchestrator.kinds.files.kind import O_CLOEXEC, Depot, FdView, FileKind, OpenFile, Settling
+from orchestrator.kinds.files.kind import O_CLOEXEC, Depot, FdView, FileKind, OpenFile, Settling, anybody
 from orchestrator.kinds.files.reopening import set_status
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
@@ -88,4 +88,4 @@ def _settle(file: OpenFile, settling: Settling) -> None:
         tape.ioctl(fd, _TFD_IOC_SET_TICKS, body.ticks.to_bytes(8, "little"))
 
 
-KIND = FileKind("timerfd", TimerFd, _recognise, _capture, _rebuild, _settle)
+KIND = FileKind("timerfd", TimerFd, _recognise, _capture, _rebuild, _settle, may_open=anybody)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from orchestrator.errors import RebuildFailed
-from orchestrator.ids import HostPid
+from orchestrator.ids import DepotFd, HostPid, ObjectId
 from orchestrator.kinds.files.kind import OpenFile
 from orchestrator.kinds.sockets.borrow import borrow
 from orchestrator.kinds.sockets.option_table import SOL_SOCKET, SOL_TCP
@@ -37,8 +37,8 @@ class KeptConnections:
         self._held: list[tuple[TcpConnection, int]] = []
         self._filters: set[str] = set()
 
-    def take(self, files: Iterable[OpenFile], depot: HostPid, base: int) -> None:
-        """Take them from the process that has opened everything, where their numbers begin with ``base``."""
+    def take(self, files: Iterable[OpenFile], depot: HostPid, slot: Callable[[ObjectId], DepotFd]) -> None:
+        """Take them from the process that has opened everything."""
         kept = [file for file in files if isinstance(file.body, TcpConnection) and file.body.filter]
         if not kept:
             return
@@ -46,7 +46,7 @@ class KeptConnections:
         pidfd = pidfd_open(depot)
         try:
             for file in kept:
-                self._held.append((file.body, pidfd_getfd(pidfd, base + file.id)))
+                self._held.append((file.body, pidfd_getfd(pidfd, slot(file.id))))
         finally:
             os.close(pidfd)
 

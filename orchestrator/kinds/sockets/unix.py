@@ -6,8 +6,11 @@ import errno
 import os
 import socket
 import stat
+from collections.abc import Sequence
+from typing import Any
 
 from orchestrator.errors import FileMissing, ResourceTaken
+from orchestrator.ids import ObjectId, Pid
 from orchestrator.kinds.files.kind import FdView, FileKind, OpenFile
 from orchestrator.kinds.sockets.borrow import is_socket
 from orchestrator.kinds.sockets.holders import socket_holders
@@ -86,6 +89,25 @@ def _holder(name: UnixName) -> str:
     return ""
 
 
+def _carried(file: OpenFile, objects: Sequence[Any]) -> list[ObjectId]:
+    """Return the files that wait in a socket's queues."""
+    record: UnixPair | UnixSocket = objects[file.body.object]
+    queues = [record.queue] if isinstance(record, UnixSocket) else [end.queue for end in record.ends if end is not None]
+    return [of for queue in queues for message in queue for of in message.files]
+
+
+def _made_by(file: OpenFile, objects: Sequence[Any], pid: Pid) -> bool:
+    """Whether all that tells of somebody in a pair of sockets tells of this process, and of root."""
+    for end in objects[file.body.object].ends:
+        if end is not None:
+            if end.name is not None or end.address:
+                return False
+            named = [end.peer, *(message.credentials for message in end.queue)]
+            if any(who is not None and (who.pid not in (0, pid) or who.uid or who.gid) for who in named):
+                return False
+    return not objects[file.body.object].lost_address and not _carried(file, objects)
+
+
 UNIX_PAIR = FileKind(
     "connected Unix socket",
     UnixPairEnd,
@@ -94,6 +116,8 @@ UNIX_PAIR = FileKind(
     rebuild_pair,
     connect=connect_pair,
     objects=(UnixPair,),
+    others=_carried,
+    may_open=_made_by,
 )
 UNIX_ALONE = FileKind(
     "Unix socket",
@@ -105,5 +129,6 @@ UNIX_ALONE = FileKind(
     connect=connect_alone,
     objects=(UnixSocket,),
     check=check_unix,
+    others=_carried,
     order=1,  # pairs borrow the names of listeners while they are made
 )

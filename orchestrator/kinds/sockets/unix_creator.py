@@ -25,7 +25,6 @@ _WALL = 0x40000000
 # flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup
 _clone_args = struct.Struct("=11Q")
 _SET_TID_AT = 64
-_INIT = 1
 assert _clone_args.size == 88
 
 
@@ -33,7 +32,7 @@ assert _clone_args.size == 88
 def _in_the_name_of(depot: Depot, who: Credentials | None) -> Iterator[Result | None]:
     """Yield the result of the clone, 0 in the child; or None if the depot itself plays the entries, once."""
     tape = depot.tape
-    if who is None or who.pid in (0, _INIT):
+    if who is None or who.pid in (0, depot.pid):
         with acting_as(tape, who):
             yield None
         return

@@ -79,7 +79,7 @@ def tell_filesystem(tape: Tape, wanted: FilesystemContext, before: FilesystemCon
         tape.umask(wanted.umask)
 
 
-def enter_removed(tape: Tape, wanted: FilesystemContext, depot: int) -> None:
-    """Enter a working directory that was removed, while the depot's descriptors, from ``depot`` on, are there."""
+def enter_removed(tape: Tape, wanted: FilesystemContext, slot: Callable[[ObjectId], int]) -> None:
+    """Enter a working directory that was removed, while the depot's descriptors are there."""
     if wanted.is_removed:
-        tape.fchdir(depot + wanted.entered)
+        tape.fchdir(slot(wanted.entered))

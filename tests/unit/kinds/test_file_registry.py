@@ -8,7 +8,7 @@ import pytest
 from orchestrator.errors import ImageCorrupt, ImageVersion
 from orchestrator.ids import DepotFd, ObjectId
 from orchestrator.image.codec import decode_records, encode_records
-from orchestrator.kinds.files.depot import depot_base, first_holders, place_table, rebuild_depot, settle_table
+from orchestrator.kinds.files.depot import claims, first_holders, leave_depot, place_table, rebuild_depot, settle_table
 from orchestrator.kinds.files.epoll import EventPoll, Registration
 from orchestrator.kinds.files.eventfd import EventFd
 from orchestrator.kinds.files.external import External
@@ -16,6 +16,7 @@ from orchestrator.kinds.files.kind import Depot, Descriptor, FileTable, OpenFile
 from orchestrator.kinds.files.pipe import PipeBuffer, PipeEnd
 from orchestrator.kinds.files.references import check_references
 from orchestrator.kinds.files.registry import KINDS, FileBody, FileObject, FileRecord, kind_of
+from orchestrator.kinds.files.slots import Slots
 from orchestrator.kinds.files.timerfd import TimerFd
 from orchestrator.kinds.memory.shared import SharedMemory
 from orchestrator.kinds.record import Content, Extent, Record
@@ -62,16 +63,65 @@ def test_an_unknown_kind_of_file_is_refused_by_name() -> None:
         decode_records(raw, list[FileRecord])
 
 
-def depot(files: list[OpenFile], objects: list[Record], base: int = 500) -> Depot:
-    return Depot(Tape("depot"), base, DepotFd(900), 4096, {one.id: one for one in files}, objects)
+def depot(files: list[OpenFile], objects: list[Record]) -> Depot:
+    by_id = {one.id: one for one in files}
+    return Depot(Tape("depot"), Slots(by_id, (), lowest=499), DepotFd(900), 4096, by_id, objects)
 
 
-def test_the_depot_lies_above_all_numbers_that_matter() -> None:
-    table = FileTable(ObjectId(0), [Descriptor(3, ObjectId(0), False), Descriptor(700, ObjectId(0), False)])
-    poll = file(0, EventPoll([Registration(ObjectId(0), 1234, 1, 0)]))
-    assert depot_base([table], []) == 702
-    assert depot_base([table], [poll]) == 1236
-    assert depot_base([], []) > 8
+def numbers(tables: list[FileTable], files: list[OpenFile], limit: int = 1 << 20) -> tuple[list[int], Slots]:
+    slots = Slots([one.id for one in files], claims(tables, files), limit=limit)
+    return [slots.of(one.id) for one in files], slots
+
+
+def table(number: int, *descriptors: tuple[int, int]) -> FileTable:
+    return FileTable(ObjectId(number), [Descriptor(fd, ObjectId(of), of % 2 == 1) for fd, of in descriptors])
+
+
+def test_files_stand_where_the_job_has_them_or_above_all_numbers_that_matter() -> None:
+    events: list[OpenFile] = [file(number, EventFd(0, False)) for number in range(4)]
+    poll = file(4, EventPoll([Registration(ObjectId(0), 1234, 1, 0), Registration(ObjectId(1), 701, 1, 0)]))
+    tables = [table(0, (3, 0), (700, 0), (701, 1), (702, 2)), table(1, (702, 2), (703, 3), (800, 4))]
+    assert numbers(tables, events)[0] == [700, 701, 702, 703]
+    assert numbers(tables[:1], [*events[:3], poll])[0] == [700, 701, 702, 1235]
+    tables.append(table(2, (700, 3)))  # somebody else's number
+    assert numbers(tables, events)[0] == [801, 701, 702, 703]
+    assert numbers([table(0, (5, 0))], events[:1])[0] == [64]  # below, numbers are free for what is opened
+    assert numbers([], [])[1].highest < 64
+
+
+def test_where_no_room_is_above_files_stand_between() -> None:
+    events: list[OpenFile] = [file(number, EventFd(0, False)) for number in range(3)]
+    tables = [table(0, (1, 0), (2, 1), (3, 2), *((number, 0) for number in range(20, 100)))]
+    assert numbers(tables, events, 101)[0] == [20, 100, 17]
+    found, slots = numbers(tables, events, 1000)
+    assert found == [20, 100, 101]
+    assert slots.highest == 101
+    assert numbers(tables, events, 100)[1].highest < 100
+    full = [table(0, (1, 0), (2, 1), (3, 2), *((number, 0) for number in range(16, 100)))]
+    assert numbers(full, events, 100)[1].highest >= 100
+
+
+def test_what_a_table_has_not_is_closed() -> None:
+    events: list[OpenFile] = [file(number, EventFd(0, False)) for number in range(3)]
+    tables = [table(0, (3, 0), (30, 0), (31, 1), (40, 2)), table(1, (3, 0), (30, 0), (40, 2))]
+    _, slots = numbers(tables, events)
+    tapes = []
+    for one in tables:
+        tape = Tape()
+        place_table(one, tape, slots)
+        leave_depot(one, tape, slots)
+        tapes.append(list(tape.entries()))
+    assert tapes[0] == [
+        "dup3(30, 3, 0)",
+        "fcntl(30, F_SETFD, 0)",
+        "fcntl(40, F_SETFD, 0)",
+        "close_range(41, 4294967295, 0)",
+    ]
+    assert tapes[1] == [*tapes[0][:3], "close_range(31, 39, 0)", tapes[0][3]]
+    last = Tape()
+    slots.close_the_rest(last)
+    ranges = ["close_range(0, 29, 0)", "close_range(32, 39, 0)", "close_range(41, 4294967295, 0)"]
+    assert list(last.entries()) == ranges
 
 
 def test_a_pipe_is_made_once_and_both_ends_kept() -> None:
@@ -113,8 +163,9 @@ def test_tables_are_placed_and_settled_once() -> None:
     tapes = []
     for table in tables:
         tape = Tape()
-        place_table(table, tape, 500)
-        settle_table(table, tape, 500, {timer.id: timer}, [], first)
+        slots = Slots([timer.id], (), lowest=499)
+        place_table(table, tape, slots)
+        settle_table(table, tape, slots, {timer.id: timer}, [], first)
         tapes.append(list(tape.entries()))
     assert tapes[0][:2] == ["dup3(500, 5, O_CLOEXEC)", "dup3(500, 6, 0)"]
     assert [line.partition("(")[0] for line in tapes[0][2:]] == ["timerfd_settime"]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from orchestrator.ids import DepotFd, ObjectId
 from orchestrator.kinds.files.kind import Depot, OpenFile
+from orchestrator.kinds.files.slots import Slots
 from orchestrator.kinds.sockets.inet_address import InetAddress, parse_address
 from orchestrator.kinds.sockets.netlink import parse_groups
 from orchestrator.kinds.sockets.option_table import OPTIONS
@@ -36,7 +37,7 @@ def end(**more: Any) -> UnixEnd:
 
 def depot(bodies: list[Any], objects: list[Any]) -> Depot:
     files = {ObjectId(number): OpenFile(ObjectId(number), 2, 0, body) for number, body in enumerate(bodies)}
-    return Depot(Tape("depot"), 100, DepotFd(90), 0, files, objects)
+    return Depot(Tape("depot"), Slots(files, (), lowest=99), DepotFd(90), 0, files, objects)
 
 
 def entries(of: Depot) -> list[str]:
