@@ -2,6 +2,9 @@
 .PHONY: help setup setup-dev demo test lint bench conformance clean
 .DEFAULT_GOAL := help
 
+# An environment that keeps Python from writing bytecode would have every command of orch compile all of it again.
+COMPILE = .venv/bin/python -m compileall -q orchestrator
+
 help:
 	@echo 'make demo    run a job, checkpoint it, kill it, restore it, and show what happened'
 	@echo 'make test    lint and run all tests (root)'
@@ -12,9 +15,11 @@ help:
 
 setup:
 	@tools/setup
+	@$(COMPILE)
 
 setup-dev:
 	@tools/setup --dev
+	@$(COMPILE) tests
 
 demo: setup
 	@tools/demo
