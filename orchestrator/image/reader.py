@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import tempfile
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TypeVar
@@ -15,7 +14,7 @@ from orchestrator.image.checksums import DIGEST_BYTES, block_checksums, digest, 
 from orchestrator.image.codec import decode_records
 from orchestrator.image.extents import align_up
 from orchestrator.image.header import HEADER_BYTES, Header
-from orchestrator.image.spool import STANDARD, ZSTD_MAGIC, receive
+from orchestrator.image.spool import STANDARD, ZSTD_MAGIC, directory, receive
 from orchestrator.image.trailer import TRAILER_BYTES, Trailer
 
 T = TypeVar("T")
@@ -168,7 +167,7 @@ def _received(fd: int, name: str) -> int:
     except ValueError as error:
         raise ImageCorrupt(f"{name}: {error}") from error
     except OSError as error:
-        hint = f"it is kept in {tempfile.gettempdir()}: make room there, or set TMPDIR"
+        hint = f"it is kept in {directory()}: make room there, or set TMPDIR"
         raise ImageCorrupt(f"{name} cannot be taken in: {error.strerror}", hint=hint) from error
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import tempfile
 import time
 from types import TracebackType
 from typing import Self
@@ -17,7 +16,7 @@ from orchestrator.image.extents import align_up
 from orchestrator.image.header import MAX_METADATA_BYTES, METADATA_OFFSET, Header
 from orchestrator.image.preallocate import preallocate
 from orchestrator.image.replacement import Replacement
-from orchestrator.image.spool import STANDARD, Spool, compressed, to_pipe
+from orchestrator.image.spool import STANDARD, Spool, compressed, directory, to_pipe
 from orchestrator.image.trailer import TRAILER_BYTES, Trailer
 
 _BLANK_BYTES = 8 << 20
@@ -171,31 +170,31 @@ class ImageWriter:
         return ImageWriteFailed(f"cannot write image {name}: {reason}", hint=self._hint(error.errno))
 
     def _hint(self, number: int | None) -> str | None:
-        directory = os.path.dirname(self.path) or os.curdir
+        parent = os.path.dirname(self.path) or os.curdir
         spooled = self.path == STANDARD or self._level is not None
         match number:
             case errno.ENOSPC if spooled:
                 return (
                     f"an image that is sent or compressed takes {_mebibytes(self._needed_bytes)} in"
-                    f" {tempfile.gettempdir()} first: free them, or set TMPDIR"
+                    f" {directory()} first: free them, or set TMPDIR"
                 )
             case errno.ENOSPC:
-                return f"free {_mebibytes(self._needed_bytes)} on the file system of {directory}, or write elsewhere"
+                return f"free {_mebibytes(self._needed_bytes)} on the file system of {parent}, or write elsewhere"
             case errno.EPIPE:
                 return "whatever reads it has ended; the job is as it was"
             case errno.EDQUOT:
-                return f"the disk quota leaves no room for {_mebibytes(self._needed_bytes)} in {directory}"
+                return f"the disk quota leaves no room for {_mebibytes(self._needed_bytes)} in {parent}"
             case errno.EFBIG:
                 return (
                     f"the image takes {_mebibytes(self._needed_bytes)}: more than the file size limit"
                     " (ulimit -f) or the file system allows"
                 )
             case errno.EROFS:
-                return f"{directory} is mounted read-only; write the image elsewhere"
+                return f"{parent} is mounted read-only; write the image elsewhere"
             case errno.EACCES | errno.EPERM:
-                return f"make {directory} writable for orch, or write the image elsewhere"
+                return f"make {parent} writable for orch, or write the image elsewhere"
             case errno.ENOENT | errno.ENOTDIR:
-                return f"create the directory {directory} first"
+                return f"create the directory {parent} first"
             case errno.EISDIR | errno.ELOOP | errno.EEXIST:
                 return "name a new file, or an image to be replaced"
             case _:
