@@ -16,6 +16,7 @@ from orchestrator.capture.threads import ThreadView, read_threads
 from orchestrator.errors import CaptureFailed
 from orchestrator.ids import FarAddr, HostPid, ObjectId, Pid, Tid
 from orchestrator.kinds.files.kind import FileTable
+from orchestrator.kinds.memory.aio import AIO, any_contexts, probe_bytes, ring_name, save_ring
 from orchestrator.kinds.memory.capture import CapturedMemory, Mappers, Placer, Range, capture_memory
 from orchestrator.kinds.memory.record import AddressSpace, PageRun, Vma
 from orchestrator.kinds.scope import Scope
@@ -38,6 +39,7 @@ from orchestrator.kinds.task.process import OUTSIDE, Process, ProcessState, Thre
 from orchestrator.linux import kcmp, ptrace
 from orchestrator.linux.arch import x86_64 as arch
 from orchestrator.linux.pidfd import open_task
+from orchestrator.linux.proc_fd import list_fds
 from orchestrator.linux.proc_maps import MapLine, read_maps
 from orchestrator.linux.proc_misc import cgroup_of, read_coredump_filter, read_oom_score_adj, read_timers
 from orchestrator.linux.proc_stat import Stat, read_stat
@@ -102,6 +104,7 @@ class JobCapture:
         self._fs = SharedStructures(kcmp.KCMP_FS)
         self._sig = SharedStructures(kcmp.KCMP_SIGHAND)
         self._seccomp = seccomp.SeccompCollector(scope)
+        self._asynchronous = any_contexts()
         self._workspaces: dict[ObjectId, HeldProcess] = {}
         self._memory: dict[HostPid, CapturedMemory] = {}
         living = sum(not process.is_zombie for process in job.processes.values())
@@ -259,7 +262,7 @@ class JobCapture:
     def _lend_workspace(self, process: HeldProcess, vm: ObjectId) -> None:
         owner = self._workspaces.get(vm)
         if owner is None:
-            process.make_workspace(_TAPE_BYTES)
+            process.make_workspace(_TAPE_BYTES + (probe_bytes(process.seen) if self._asynchronous else 0))
             self._workspaces[vm] = process
         else:
             process.workspace = owner.workspace
@@ -339,6 +342,9 @@ class JobCapture:
         ours = Range(process.workspace.base, process.workspace.base + process.workspace.size)
         memory = capture_memory(process.seen, self._scope, self._mappers, self._placer, relative, ours)
         self._memory[process.host] = memory
+        for number, vma in enumerate(memory.vmas):
+            if vma.backing == AIO:
+                memory.vmas[number] = self._capture_ring(process, vma)
         stat = process.stat if not process.headless else read_stat(process.seen)
         self.memories.append(
             AddressSpace(
@@ -352,6 +358,32 @@ class JobCapture:
         unreadable = set(memory.unreadable)
         own = [run for run in memory.own if run not in unreadable] if unreadable else memory.own
         self.writes.append(MemoryToWrite(process, memory.vmas, own, memory.unreadable))
+
+    def _capture_ring(self, process: HeldProcess, vma: Vma) -> Vma:
+        """Let a process find out whether something is on its way in a context of asynchronous I/O."""
+        from orchestrator.kinds.memory.aio_probe import Play, Unclear, requests_on_their_way
+
+        workspace, memory, scope = process.workspace, process.memory, self._scope
+        assert workspace is not None
+        assert memory is not None
+        what, hint = ring_name(vma.start, vma.end), f"--external {AIO} lets go of them"
+        if any(blocker.object == what for blocker in scope.blockers.unsupported):
+            return vma
+        if AIO not in scope.externals:
+            used = set(list_fds(process.seen))
+            free = next(number for number in range(len(used) + 1) if number not in used)
+            play: Play = lambda tape: process.leader.play(tape, workspace)  # noqa: E731
+            try:
+                count = requests_on_their_way(play, memory, vma, free, sorted(os.sched_getaffinity(0)))
+            except Unclear:
+                reason = "requests may be on their way, which the kernel does not show"
+                scope.unsupported(process.host, what, reason, hint)
+            else:
+                if count:
+                    scope.unsupported(
+                        process.host, what, f"{count} requests are on their way and do not come back", hint
+                    )
+        return save_ring(scope, memory, vma)
 
     def _executable(self, process: HeldProcess) -> ObjectId:
         link = f"/proc/{process.seen}/exe"

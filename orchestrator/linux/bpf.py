@@ -203,10 +203,3 @@ def entries(fd: int, key_size: int, value_size: int, most: int) -> Iterator[tupl
             return
         before = after
         places.reverse()
-
-
-def possible_cpus() -> int:
-    """Count the processors that this machine may ever have: a per-CPU map has a value for each."""
-    with open("/sys/devices/system/cpu/possible", encoding="ascii") as file:
-        ranges = [part.split("-") for part in file.read().strip().split(",")]
-    return sum(int(one[-1]) - int(one[0]) + 1 for one in ranges)

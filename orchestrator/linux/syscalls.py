@@ -203,6 +203,7 @@ epoll_pwait           281   22    fd ptr int int ptr size
 epoll_pwait2          441   441   fd ptr int ptr ptr size
 restart_syscall       219   128
 semtimedop            220   192   int ptr size ptr
+io_submit             209   2     addr int ptr
 io_getevents          208   4     addr int int ptr ptr
 io_uring_enter        426   426   fd int int hex ptr size
 msgrcv                70    188   int ptr size int int

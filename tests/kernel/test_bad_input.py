@@ -203,6 +203,12 @@ class TestRefusedCheckpoint:
         )
         refused(run, 20, *argv, says_also=words)
 
+    def test_a_request_that_does_not_come_back(self, job: Job) -> None:
+        run = Run(Program("aio_polls"), job)
+        run.start()
+        argv = ("checkpoint", "--cgroup", job.name, "-o", str(job.image))
+        refused(run, 20, *argv, says_also=("context of io_setup", "1 requests are on their way", "--external aio"))
+
     def test_a_filter_with_a_supervisor(self, job: Job) -> None:
         run = Run(Program("unlike_threads", ("supervised",)), job)
         run.start()

@@ -22,6 +22,7 @@ from orchestrator.kinds.files.reopening import set_status
 from orchestrator.kinds.record import Content, Record
 from orchestrator.kinds.scope import Scope, Shared
 from orchestrator.linux import bpf
+from orchestrator.linux.cpus import possible_cpus
 from orchestrator.linux.proc_fd import read_fdinfo
 from orchestrator.namespaces.inside import inside
 
@@ -89,7 +90,7 @@ def _capture(view: FdView, scope: Scope) -> BpfMapFile | None:
         reason = str(error) if isinstance(error, Refused) else f"it cannot be read: {error.strerror}"
         scope.unsupported(view.pid, view.what, f"BPF map {number}: {reason}")
         return None
-    cpus = bpf.possible_cpus() if bpf.map_info(fd).type in bpf.PER_CPU else 0
+    cpus = possible_cpus() if bpf.map_info(fd).type in bpf.PER_CPU else 0
     return BpfMapFile(of, cpus)
 
 
@@ -172,7 +173,7 @@ def _stride(type_: int, value_size: int, cpus: int) -> int:
 
 def _store(fd: int, info: bpf.MapInfo, scope: Scope) -> tuple[int, Content]:
     """Plan to put the entries into the image."""
-    stride = _stride(info.type, info.value_size, bpf.possible_cpus())
+    stride = _stride(info.type, info.value_size, possible_cpus())
     keys_fd = os.memfd_create("keys", os.MFD_CLOEXEC)
     values_fd = os.memfd_create("values", os.MFD_CLOEXEC)
     scope.closers.append(keys_fd)
@@ -285,7 +286,7 @@ def _rebuild(file: OpenFile, depot: Depot) -> None:
 
 
 def _check(file: OpenFile) -> None:
-    cpus = bpf.possible_cpus() if file.body.cpus else 0
+    cpus = possible_cpus() if file.body.cpus else 0
     if cpus != file.body.cpus:
         raise CannotHonour(
             f"a BPF map of the job has values for {file.body.cpus} processors, and this machine may have {cpus}",

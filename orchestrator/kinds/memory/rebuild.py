@@ -179,7 +179,7 @@ def _rebuild_vma(tape: Tape, vma: Vma, kept: Sequence[Span], before: Sequence[Vm
         backings.attach(vma.of, vma, tape)
         return
     if vma.backing == AIO:
-        rebuild_ring(tape, vma)
+        rebuild_ring(tape, vma, backings.image, backings.pages_at)
         return
     fill = missing_runs(vma, inside, before)
     writable = vma.prot | _PROT_WRITE if fill else vma.prot

@@ -48,6 +48,8 @@ class Vma(Record, frozen=True, array_like=True):
     """Address ranges of MADV_GUARD_INSTALL (Linux 6.13)."""
     huge_bits: int = 0
     """The page size of memory from hugetlbfs that is not of a file, as a power of two; else 0."""
+    ring: tuple[int, int] = (0, 0)
+    """Of a context of asynchronous I/O: which completion is the first, and which place is the next to be filled."""
 
 
 class AddressSpace(Record, frozen=True):
