@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.errors import CaptureFailed, FreezeTimeout, JobBusy, NoSuchProcess, NotPermitted
 from orchestrator.ids import FarAddr, HostPid, HostTid, Pid, Tid
+from orchestrator.kinds.task.traps import Traps, arm, disarm, read_traps
 from orchestrator.linux import ptrace, syscalls
 from orchestrator.linux.arch import x86_64 as arch
 from orchestrator.linux.call import machine
@@ -43,6 +44,8 @@ class HeldProcess:
     workspace: Workspace | None = None
     owns_workspace: bool = False
     pidfd: int = -1
+    traps: dict[HostTid, Traps] = field(default_factory=dict)
+    """Which threads trap where, when they are not held."""
     living: HostTid | None = None
     """A thread that lives, if the main thread has ended before others."""
 
@@ -188,6 +191,9 @@ class HeldJob:
                 vtid = process.pid if int(tid) == pid else Tid(read_status(pid, tid).ns_pid[-1])
                 thread = Tracee(tid, process.pid, Tid(vtid), process.memory, at, stone)
                 thread.load()
+                if traps := read_traps(tid):
+                    process.traps[tid] = traps
+                    disarm(tid, traps)
                 self._tracees[tid] = thread
                 process.threads.append(thread)
             process.stopped_by = stopped[tids[0]]
@@ -245,6 +251,7 @@ class HeldJob:
         With ``stop`` every process is left stopped, as by SIGSTOP.
         """
         leaders = {int(process.seen) for process in self.processes.values()}
+        traps = {tid: traps for process in self.processes.values() for tid, traps in process.traps.items()}
         for process in self.processes.values():
             with contextlib.suppress(OSError, tracee.TaskGone):
                 process.drop_workspace()
@@ -255,6 +262,8 @@ class HeldJob:
                     ptrace.detach(tid)
                 else:
                     known.put_back()
+                    if tid in traps:
+                        arm(tid, traps[tid])
                     known.release(signal.SIGSTOP if stop and tid in leaders else 0)
         self._seized.clear()
         self._tracees.clear()

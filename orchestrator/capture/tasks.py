@@ -26,6 +26,7 @@ from orchestrator.kinds.task import (
     barriers,
     credentials,
     limits,
+    refused,
     registers,
     scheduling,
     seccomp,
@@ -48,6 +49,7 @@ from orchestrator.tape.build import Played, Tape
 from orchestrator.tape.tracee import Tracee
 
 _TAPE_BYTES = 32 * 1024
+_IO_FLUSHER = 0x0008_0000 | 0x0010_0000  # PF_MEMALLOC_NOIO, PF_LOCAL_THROTTLE
 _RSEQ_CS_OFFSET = 8
 _RSEQ_CS_SIZE = 32
 
@@ -178,8 +180,9 @@ class JobCapture:
             self.signal_actions.append(signals.SignalActions(sig, read("actions")))  # type: ignore[arg-type]
         of_process = read("process")
         assert isinstance(of_process, attributes.ProcessAttributes)
+        refused.note_refused(self._scope, process.host, read("refused"), status)  # type: ignore[arg-type]
         if new_memory:
-            self._capture_memory(process, vm, parent, of_process, read("brk"), read("barriers"))  # type: ignore[arg-type]
+            self._capture_memory(process, vm, parent, of_process, read("brk"), read("barriers"), threads[0])  # type: ignore[arg-type]
         fd, new_table = self._fd.identify(process.seen)
         if new_table:
             self.file_tables.append(self._table_of(process, parent.seen if parent else None))
@@ -288,7 +291,7 @@ class JobCapture:
         )
         asked = Asked(Tape(f"{process.name}: ask"))
         answers, tape = asked.answers, asked.tape
-        answers["attributes"] = attributes.ask_thread(tape, status, status.name)
+        answers["attributes"] = attributes.ask_thread(tape, status, status.name, io_flusher=_flushes(process, thread))
         answers["credentials"] = credentials.ask_credentials(tape, status)
         answers["scheduling"] = scheduling.ask_scheduling(tape)
         answers["addresses"] = userspace.ask_addresses(tape, rseq)
@@ -308,6 +311,7 @@ class JobCapture:
             answers["addresses"](played),  # type: ignore[arg-type]
             view.seccomp,
             places=strays,
+            traps=process.traps.get(thread.tid),
         )
         return asked, played, record
 
@@ -316,6 +320,7 @@ class JobCapture:
         answers["actions"] = signals.ask_actions(tape)
         answers["limits"] = limits.ask_limits(tape)
         answers["process"] = attributes.ask_process(tape)
+        answers["refused"] = refused.ask_refused(tape)
         answers["barriers"] = barriers.ask_barriers(tape)
         answers["interval timers"] = timers.ask_interval_timers(tape)
         tids = {int(thread.tid): Tid(thread.vtid) for thread in process.threads}
@@ -336,11 +341,13 @@ class JobCapture:
         of_process: attributes.ProcessAttributes,
         brk: int,
         registered: int,
+        leader: Thread,
     ) -> None:
         assert process.workspace is not None
         relative = self._memory.get(parent.host) if parent else None
         ours = Range(process.workspace.base, process.workspace.base + process.workspace.size)
-        memory = capture_memory(process.seen, self._scope, self._mappers, self._placer, relative, ours)
+        policy = leader.attributes.memory_policy
+        memory = capture_memory(process.seen, self._scope, self._mappers, self._placer, relative, ours, policy)
         self._memory[process.host] = memory
         for number, vma in enumerate(memory.vmas):
             if vma.backing == AIO:
@@ -401,6 +408,13 @@ class JobCapture:
     def _take_clocks(self, asked: Asked, played: Played) -> None:
         if "clocks" in asked.answers and not self.clocks.monotonic:
             self.clocks = Clocks(time.time_ns(), *asked.answers["clocks"](played))  # type: ignore[misc]
+
+
+def _flushes(process: HeldProcess, thread: Tracee) -> bool:
+    """Say whether a thread has PR_SET_IO_FLUSHER; not of one whose main thread has not."""
+    if process.stat.flags & _IO_FLUSHER != _IO_FLUSHER:
+        return False
+    return thread is process.leader or read_stat(process.host, thread.tid).flags & _IO_FLUSHER == _IO_FLUSHER
 
 
 def _as_private(line: MapLine) -> MapLine:

@@ -31,6 +31,8 @@ class MapLine(NamedTuple):
     path: bytes
     deleted: bool
     page_size: int = 0
+    key: int = 0
+    """The protection key; from smaps alone."""
 
 
 VmFlags = tuple[str, ...]
@@ -66,14 +68,14 @@ def parse_maps(raw: bytes) -> list[MapLine]:
     lines = raw.count(b"\n")
     if len(matches) != lines:
         raise ValueError(f"maps: {lines} lines, but {len(matches)} that are understood")
-    return _lines(matches, [0] * len(matches))
+    return _lines(matches, [0] * len(matches), [0] * len(matches))
 
 
-def _lines(matches: list[tuple[bytes, ...]], page_sizes: list[int]) -> list[MapLine]:
+def _lines(matches: list[tuple[bytes, ...]], page_sizes: list[int], keys: list[int]) -> list[MapLine]:
     devices: dict[bytes, tuple[int, int]] = {}
     paths: dict[bytes, tuple[bytes, bool]] = {}
     lines = []
-    for (start, end, perms, offset, dev, inode, text), page_size in zip(matches, page_sizes, strict=True):
+    for (start, end, perms, offset, dev, inode, text), page_size, key in zip(matches, page_sizes, keys, strict=True):
         prot, shared = _PERMISSIONS[perms]
         device = devices.get(dev)
         if device is None:
@@ -93,6 +95,7 @@ def _lines(matches: list[tuple[bytes, ...]], page_sizes: list[int]) -> list[MapL
                 path[0],
                 path[1],
                 page_size,
+                key,
             )
         )
     return lines
@@ -103,6 +106,7 @@ def read_maps(pid: int) -> list[MapLine]:
     return parse_maps(read_file(f"/proc/{pid}/maps"))
 
 
+_KEY = b"\nProtectionKey:"
 _FLAGS_SEEN: dict[bytes, VmFlags] = {}
 
 
@@ -113,19 +117,28 @@ def parse_smaps_flags(raw: bytes) -> list[tuple[MapLine, VmFlags]]:
     headers = []
     codes = []
     page_sizes = []
+    keys = []
+    with_keys = _KEY in raw
     body = parts[0]
     for part in parts[1:]:
         header, _, rest = body.partition(b"\n")
         headers.append(header)
         page_sizes.append(4096 if b"KernelPageSize:        4 kB\n" in rest else _kernel_page_size(rest))
+        keys.append(_protection_key(rest) if with_keys else 0)
         text, _, body = part.partition(b"\n")
         flags = _FLAGS_SEEN.get(text)
         if flags is None:
             flags = _FLAGS_SEEN[text] = tuple(text.decode().split())
         codes.append(flags)
     # A header that the pattern does not understand leaves the two lists unequal: zip refuses them.
-    lines = _lines(_LINE.findall(b"\n".join(headers)), page_sizes)
+    lines = _lines(_LINE.findall(b"\n".join(headers)), page_sizes, keys)
     return list(zip(lines, codes, strict=True))
+
+
+def _protection_key(record: bytes) -> int:
+    """Return the key of a record; the kernel shows none where the processor has none."""
+    at = record.find(_KEY)
+    return int(record[at + len(_KEY) :].split(None, 1)[0]) if at >= 0 else 0
 
 
 def _kernel_page_size(record: bytes) -> int:

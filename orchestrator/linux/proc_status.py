@@ -7,6 +7,7 @@ from typing import NamedTuple
 from orchestrator.linux.procfs import read_file
 
 Ids = tuple[int, int, int, int]
+_ALL = (1 << 64) - 1
 
 
 class Status(NamedTuple):
@@ -48,6 +49,13 @@ class Status(NamedTuple):
     vm_rss_kib: int
     core_dumping: bool
     thp_enabled: bool
+    store_bypass: bytes = b""
+    """Speculation_Store_Bypass, in the kernel's words; likewise the next."""
+    indirect_branch: bytes = b""
+    untag_mask: int = _ALL
+    """Which bits of an address count (LAM); all, or where the kernel does not say."""
+    locked_features: tuple[bytes, ...] = ()
+    """Shadow-stack features that the thread may not switch any more: "shstk", "wrss"."""
 
 
 def _ids(value: bytes) -> Ids:
@@ -100,6 +108,10 @@ def parse_status(raw: bytes) -> Status:
         0 if rss is None else int(rss.split()[0]),
         get(b"CoreDumping", b"0").strip() == b"1",
         get(b"THP_enabled", b"0").strip() == b"1",
+        get(b"Speculation_Store_Bypass", b"").strip(),
+        get(b"SpeculationIndirectBranch", b"").strip(),
+        int(get(b"untag_mask", b"-1"), 16) & _ALL,
+        tuple(get(b"x86_Thread_features_locked", b"").split()),
     )
 
 

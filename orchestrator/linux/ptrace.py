@@ -7,6 +7,7 @@ own PID namespace. Only PTRACE_SEIZE is offered: PTRACE_ATTACH sends a SIGSTOP t
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import struct
@@ -18,6 +19,8 @@ _ptrace.restype = ctypes.c_long
 _ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
 _get_errno = ctypes.get_errno
 
+PTRACE_PEEKUSER = 3
+PTRACE_POKEUSER = 6
 PTRACE_CONT = 7
 PTRACE_KILL = 8
 PTRACE_SINGLESTEP = 9
@@ -38,6 +41,8 @@ PTRACE_SETSIGMASK = 0x420B
 PTRACE_SECCOMP_GET_FILTER = 0x420C
 PTRACE_SECCOMP_GET_METADATA = 0x420D
 PTRACE_GET_RSEQ_CONFIGURATION = 0x420F
+PTRACE_SET_SYSCALL_USER_DISPATCH_CONFIG = 0x4210
+PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG = 0x4211
 
 PTRACE_PEEKSIGINFO_SHARED = 1
 
@@ -61,6 +66,10 @@ NT_X86_XSTATE = 0x202
 WALL = 0x40000000
 SIGINFO_SIZE = 128
 SIGTRAP_SYSCALL = signal.SIGTRAP | 0x80
+
+
+_DISPATCH = struct.Struct("<QQQQ")
+_DEBUG_REGISTERS = 848  # offsetof(struct user, u_debugreg)
 
 
 class _Iovec(ctypes.Structure):
@@ -192,6 +201,46 @@ def rseq_configuration(tid: int) -> RseqConfiguration:
     _request(PTRACE_GET_RSEQ_CONFIGURATION, tid, 24, _buffer_address)
     address, size, signature, flags = struct.unpack_from("<QIII", _buffer, 0)
     return RseqConfiguration(address, size, signature, flags)
+
+
+class DispatchConfiguration(NamedTuple):
+    """Where system calls of a thread become signals; mode 0 is nowhere. A struct ptrace_sud_config."""
+
+    mode: int
+    selector: int
+    start: int
+    length: int
+
+
+def dispatch_configuration(tid: int) -> DispatchConfiguration:
+    """Return a thread's syscall user dispatch (since Linux 6.4)."""
+    try:
+        _request(PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, tid, _DISPATCH.size, _buffer_address)
+    except OSError as error:
+        if error.errno == errno.EIO:  # a kernel without it
+            return DispatchConfiguration(0, 0, 0, 0)
+        raise
+    return DispatchConfiguration(*_DISPATCH.unpack_from(_buffer, 0))
+
+
+def set_dispatch(tid: int, wanted: DispatchConfiguration) -> None:
+    """Set a thread's syscall user dispatch."""
+    ctypes.memmove(_buffer_address, _DISPATCH.pack(*wanted), _DISPATCH.size)
+    _request(PTRACE_SET_SYSCALL_USER_DISPATCH_CONFIG, tid, _DISPATCH.size, _buffer_address)
+
+
+def debug_register(tid: int, number: int) -> int:
+    """Return one of a thread's debug registers, as ptrace(2) has set them."""
+    ctypes.set_errno(0)
+    value = _ptrace(PTRACE_PEEKUSER, tid, _DEBUG_REGISTERS + 8 * number, 0)
+    if value == -1 and _get_errno():
+        _request(PTRACE_PEEKUSER, tid, _DEBUG_REGISTERS + 8 * number, 0)
+    return int(value) & 0xFFFF_FFFF_FFFF_FFFF
+
+
+def set_debug_register(tid: int, number: int, value: int) -> None:
+    """Set one of a thread's debug registers; they stay when the tracer lets go."""
+    _request(PTRACE_POKEUSER, tid, _DEBUG_REGISTERS + 8 * number, value)
 
 
 def seccomp_filter(tid: int, index: int) -> bytes:

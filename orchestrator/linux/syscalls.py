@@ -16,6 +16,7 @@ close                 3     57    fd
 lseek                 8     62    fd off whence
 mmap                  9     222   addr size prot mapflags fd off
 mprotect              10    226   addr size prot
+pkey_mprotect         329   288   addr size prot int
 munmap                11    215   addr size
 brk                   12    214   addr
 rt_sigaction          13    134   signal ptr ptr size
@@ -183,7 +184,10 @@ mlock2                325   284   addr size hex
 mlockall              151   230   hex
 mq_open               240   180   str oflags oct ptr
 mseal                 462   462   addr size hex
+get_mempolicy         239   236   ptr ptr int addr hex
 set_mempolicy         238   237   int ptr int
+modify_ldt            154   -     int ptr size
+keyctl                250   219   int arg arg arg arg
 mbind                 237   235   addr size int ptr int hex
 move_mount            429   429   dirfd str dirfd str hex
 open_tree             428   428   dirfd str hex

@@ -25,6 +25,8 @@ class Baseline(NamedTuple):
     oom_score_adj: int
     coredump_filter: int
     login: int = UNSET
+    features: int = 0
+    """Extended states that may be used without asking."""
 
 
 def own_baseline() -> Baseline:
@@ -35,6 +37,7 @@ def own_baseline() -> Baseline:
     bounds = limits.ask_limits(tape)
     how = scheduling.ask_scheduling(tape)
     single = attributes.ask_thread(tape, status, b"orch-init")
+    states = attributes.ask_features(tape)
     played = play_here(tape)
     context = FilesystemContext(ObjectId(-1), "/", "/", 0)  # the first process sees to it
     return Baseline(
@@ -46,4 +49,5 @@ def own_baseline() -> Baseline:
         read_oom_score_adj("self"),
         read_coredump_filter("self"),
         login_of("self"),
+        states(played),
     )

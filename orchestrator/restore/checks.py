@@ -15,6 +15,7 @@ from orchestrator.kinds.sockets.registry import claims_in
 from orchestrator.kinds.sockets.tcp_connection import refuse_elsewhere
 from orchestrator.kinds.sockets.unix_records import UnixAlone
 from orchestrator.kinds.task.filesystem import check_filesystem
+from orchestrator.kinds.task.speculation import check_speculation
 from orchestrator.kinds.terminals.records import OutsideTerminal
 from orchestrator.linux import vdso
 from orchestrator.linux.procfs import read_file
@@ -55,6 +56,9 @@ def check(snapshot: Snapshot, *, new: frozenset[str], host_pids: bool, inherited
         for record in snapshot.objects:
             if isinstance(record, SysvSegment):
                 check_segment(record)
+    for process in snapshot.processes:
+        for thread in process.threads:
+            check_speculation(thread.attributes.speculation)
     _check_externals(snapshot, inherited)
 
 

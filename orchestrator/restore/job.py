@@ -34,6 +34,7 @@ from orchestrator.kinds.memory.sysv import SysvSegment, attach_vma, ensure_segme
 from orchestrator.kinds.sockets.tcp_release import KeptConnections
 from orchestrator.kinds.task import registers
 from orchestrator.kinds.task.process import OUTSIDE, Process
+from orchestrator.kinds.task.traps import arm
 from orchestrator.kinds.terminals.claim import claim_masters, wanted_masters
 from orchestrator.kinds.terminals.ends import slave_in_depot
 from orchestrator.linux import ptrace
@@ -395,6 +396,8 @@ class Restore:
                     unmapped.add(process.state.memory)
                     unmap = (self._vdso_syscall(process), *self._arena_range())
                 resume(actor.tracee, wanted, thread.extended_state, thread.signal_mask, unmap)
+                if thread.traps is not None:
+                    arm(actor.tracee.tid, thread.traps)
                 stops[actor.tracee.tid] = process.state.stopped_by if thread is process.threads[0] else 0
             if process.headless:
                 behead(

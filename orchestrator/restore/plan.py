@@ -22,7 +22,7 @@ import msgspec
 
 from orchestrator.ids import ObjectId, Pid, Tid
 from orchestrator.kinds.memory.heirlooms import plan_heirlooms
-from orchestrator.kinds.memory.rebuild import Backings, Inherited, Span, rebuild_memory, shared_ranges
+from orchestrator.kinds.memory.rebuild import Backings, Inherited, Span, rebuild_memory, shared_ranges, tell_merging
 from orchestrator.kinds.memory.record import AddressSpace
 from orchestrator.kinds.task import (
     attributes,
@@ -292,7 +292,9 @@ class Compiler:
             signals.tell_actions(tape, self._actions[state.signal_actions].actions, [])
         if not node.flags & 0x100:
             barriers.tell_barriers(tape, self._memories[state.memory].barriers)
-        attributes.tell_before_threads(tape, state.attributes)
+            if state.attributes.merges_memory:
+                tell_merging(tape, self._memories[state.memory])
+        attributes.tell_features(tape, state.attributes.permitted_features, base.features)
         tapes.threads = self._beget(tape, process, leader, other_threads(process), 0)
         if let_go is not None:  # threads with tables of their own have theirs from the depot, too
             let_go(tape)

@@ -19,6 +19,7 @@ PROGRAMS = [
     Program("oom_score"),
     Program("process_switches"),
     Program("denies"),
+    Program("every_switch"),
     Program("barriers"),
     Program("audit_login"),
     Program("working_directory"),

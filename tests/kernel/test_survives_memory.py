@@ -21,6 +21,7 @@ PROGRAMS = [
     Program("stack_growth"),
     Program("grows_down"),
     Program("droppable"),
+    Program("memory_policies"),
     Program("vdso_unmapped"),
     Program("vdso"),
     Program("brk_grows"),

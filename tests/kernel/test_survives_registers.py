@@ -15,6 +15,8 @@ PROGRAMS = [
     Program("registers_avx512"),
     Program("registers_bases"),
     Program("protection_keys"),
+    Program("user_dispatch"),
+    Program("watchpoint"),
     Program("robust_futexes"),
     Program("rseq_registered"),
     Program("rseq_section"),

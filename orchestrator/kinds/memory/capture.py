@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Callable
+from mmap import PROT_EXEC
 from typing import NamedTuple
+
+import msgspec
 
 from orchestrator.ids import HostPid, ObjectId
 from orchestrator.image.extents import PageLayout
@@ -14,6 +17,7 @@ from orchestrator.kinds.memory.aio import AIO, is_ring, note_ring
 from orchestrator.kinds.memory.record import PageRun, Vma
 from orchestrator.kinds.memory.sharing import SharedRun, Sharing, shared_parts
 from orchestrator.kinds.scope import Scope
+from orchestrator.kinds.task.numa import DEFAULT, MemoryPolicy, read_policies, several_nodes
 from orchestrator.linux import pagemap
 from orchestrator.linux.proc_maps import MapLine, VmFlags, read_smaps_flags
 
@@ -22,6 +26,8 @@ _MCL_FUTURE, _MCL_ONFAULT = 2, 4
 _SPECIAL = {
     b"[vdso]": "vdso", b"[vvar]": "vvar", b"[vvar_vclock]": "vvar_vclock", b"[vsyscall]": "vsyscall",
 }  # fmt: skip
+_NAMED_SHARED = b"[anon_shmem:"
+_NAMED = (b"[anon:", _NAMED_SHARED)
 _REMADE_FLAGS = frozenset(("gd", "lo", "lf", "dc", "wf", "dd", "hg", "nh", "mg", "nr", "sr", "rr", "dp", "ht"))
 _REFUSED_FLAGS = {
     "um": "registered with userfaultfd (missing pages)",
@@ -91,10 +97,20 @@ class CapturedMemory:
 
 
 def capture_memory(
-    pid: HostPid, scope: Scope, mappers: Mappers, placer: Placer, parent: CapturedMemory | None, ours: Range
+    pid: HostPid,
+    scope: Scope,
+    mappers: Mappers,
+    placer: Placer,
+    parent: CapturedMemory | None,
+    ours: Range,
+    policy: MemoryPolicy = DEFAULT,
 ) -> CapturedMemory:
-    """Describe the mappings of a held process and place its pages; ``ours`` is where our own workspace lies."""
+    """Describe the mappings of a held process and place its pages.
+
+    ``ours`` is where our own workspace lies, ``policy`` what the process has where a mapping has none of its own.
+    """
     memory = CapturedMemory(pid, parent)
+    policies = read_policies(pid) if several_nodes() else {}
     lines = []
     for line, flags in read_smaps_flags(pid):
         if line.start < ours.end and ours.start < line.end:
@@ -108,13 +124,19 @@ def capture_memory(
             lines.append((line, flags))
         elif line.path.startswith(b"socket:["):
             scope.unsupported(pid, _what(line), "the ring of a socket cannot be saved")
+        elif line.key and line.prot != PROT_EXEC:  # the kernel itself gives a key to what may only be executed
+            scope.unsupported(pid, _what(line), f"its protection key {line.key} cannot be set again")
         elif refused:
             scope.unsupported(pid, _what(line), f"{refused[0]} cannot be saved")
         else:
             lines.append((line, flags))
     regions = _regions(memory, lines)
     for line, flags in lines:
-        memory.vmas.append(_capture_vma(pid, line, flags, mappers, memory, regions, placer))
+        vma = _capture_vma(pid, line, flags, mappers, memory, regions, placer)
+        name, own = _given_name(line), policies.get(line.start, policy)
+        if name or own != policy:
+            vma = msgspec.structs.replace(vma, name=name, policy=own if own != policy else None)
+        memory.vmas.append(vma)
     return memory
 
 
@@ -195,7 +217,17 @@ def _capture_vma(
     )
 
 
+def _given_name(line: MapLine) -> str:
+    """Return what PR_SET_VMA_ANON_NAME called a mapping."""
+    for prefix in _NAMED:
+        if line.path.startswith(prefix):
+            return line.path[len(prefix) : -1].decode("latin-1")
+    return ""
+
+
 def _is_shared_memory(line: MapLine) -> bool:
+    if line.path.startswith(_NAMED_SHARED):
+        return line.inode != 0
     nameless = line.path in (b"/dev/zero", huge.ANONYMOUS) or line.path.startswith(b"/memfd:")
     return line.deleted and nameless and line.inode != 0
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from orchestrator.kinds.memory.aio import AIO, rebuild_ring
 from orchestrator.kinds.memory.huge import map_flags
 from orchestrator.kinds.memory.record import AddressSpace, PageRun, Vma
+from orchestrator.kinds.task.numa import tell_mapping_policy
 from orchestrator.tape.build import Tape
 
 _PROT_WRITE = 2
@@ -16,9 +17,11 @@ _MAP_SHARED, _MAP_PRIVATE, _MAP_FIXED, _MAP_ANONYMOUS = 0x01, 0x02, 0x10, 0x20
 _MAP_DROPPABLE = 0x08
 _MAP_GROWSDOWN, _MAP_NORESERVE = 0x100, 0x4000
 _MREMAP_MAYMOVE_FIXED = 3
+_PR_SET_MEMORY_MERGE, _MADV_UNMERGEABLE = 67, 13
 _MADV_DONTNEED, _MADV_GUARD_INSTALL, _MADV_POPULATE_WRITE = 4, 102, 23
 _MADVICE = {"dc": 10, "wf": 18, "dd": 16, "hg": 14, "nh": 15, "mg": 12, "sr": 2, "rr": 1}
 """DONTFORK, WIPEONFORK, DONTDUMP, HUGEPAGE, NOHUGEPAGE, MERGEABLE, SEQUENTIAL, RANDOM."""
+_PR_SET_VMA, _PR_SET_VMA_ANON_NAME = 0x53564D41, 0
 _PR_SET_MM, _PR_SET_MM_MAP = 35, 14
 _MM_MAP = struct.Struct("<12QIi")  # struct prctl_mm_map
 assert _MM_MAP.size == 104
@@ -82,6 +85,14 @@ def rebuild_memory(tape: Tape, wanted: AddressSpace, have: Inherited, backings: 
     if wanted.lock_future:
         tape.mlockall(wanted.lock_future)
     _set_mm(tape, wanted, have, backings)
+
+
+def tell_merging(tape: Tape, wanted: AddressSpace) -> None:
+    """Let the kernel merge equal pages (KSM) of all that is mapped and will be, but where the process took it back."""
+    tape.prctl(_PR_SET_MEMORY_MERGE, 1, 0, 0, 0)
+    for vma in wanted.vmas:
+        if not vma.shared and vma.backing not in (*_SPECIAL, "vsyscall") and "mg" not in vma.flags:
+            tape.madvise(vma.start, vma.end - vma.start, _MADV_UNMERGEABLE)
 
 
 def shared_ranges(wanted: Sequence[Vma], have: Sequence[Vma]) -> list[Span]:
@@ -188,6 +199,8 @@ def _rebuild_vma(tape: Tape, vma: Vma, kept: Sequence[Span], before: Sequence[Vm
         if span.start > at:
             _map(tape, vma, at, span.start, writable, backings)
         at = span.end
+    if vma.policy is not None:
+        tell_mapping_policy(tape, vma.start, vma.end - vma.start, vma.policy)
     for span in inside:
         for start, end in _stale(vma, span, before):
             tape.madvise(start, end - start, _MADV_DONTNEED)
@@ -202,6 +215,8 @@ def _rebuild_vma(tape: Tape, vma: Vma, kept: Sequence[Span], before: Sequence[Vm
     for flag in vma.flags:
         if flag in _MADVICE:
             tape.madvise(vma.start, vma.end - vma.start, _MADVICE[flag])
+    if vma.name:
+        tape.prctl(_PR_SET_VMA, _PR_SET_VMA_ANON_NAME, vma.start, vma.end - vma.start, vma.name)
     if "lo" in vma.flags:
         tape.mlock2(vma.start, vma.end - vma.start, _MLOCK_ONFAULT if "lf" in vma.flags else 0)
 

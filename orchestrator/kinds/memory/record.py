@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from orchestrator.ids import ObjectId
 from orchestrator.kinds.record import Record
+from orchestrator.kinds.task.numa import MemoryPolicy
 
 
 class PageRun(NamedTuple):
@@ -50,6 +51,10 @@ class Vma(Record, frozen=True, array_like=True):
     """The page size of memory from hugetlbfs that is not of a file, as a power of two; else 0."""
     ring: tuple[int, int] = (0, 0)
     """Of a context of asynchronous I/O: which completion is the first, and which place is the next to be filled."""
+    name: str = ""
+    """That of PR_SET_VMA_ANON_NAME."""
+    policy: MemoryPolicy | None = None
+    """That of mbind(2), if it has one of its own and the machine has several NUMA nodes."""
 
 
 class AddressSpace(Record, frozen=True):

@@ -17,6 +17,7 @@ from orchestrator.kinds.task.limits import Limits
 from orchestrator.kinds.task.scheduling import Scheduling
 from orchestrator.kinds.task.seccomp import Seccomp
 from orchestrator.kinds.task.timers import IntervalTimers, PosixTimer
+from orchestrator.kinds.task.traps import Traps
 from orchestrator.kinds.task.userspace import UserAddresses
 
 _SS_DISABLE = 2
@@ -50,6 +51,7 @@ class Thread(Record, frozen=True):
     """Its own working directory and umask, -1 if it has those of the process."""
     places: tuple[tuple[str, str], ...] = ()
     """Hierarchies of cgroup v1 and where the thread is in them, if it was elsewhere than orch."""
+    traps: Traps | None = None
 
 
 class ProcessState(Record, frozen=True):
@@ -123,7 +125,7 @@ def main_thread(process: Process) -> Thread:
     nothing = UserAddresses((0, _SS_DISABLE, 0), 0, 0, 0, (0, 0, 0, 0))
     attributes = msgspec.structs.replace(first.attributes, name=os.fsencode(process.name), parent_death_signal=0)
     return msgspec.structs.replace(
-        first, tid=Tid(process.pid), pending=[], attributes=attributes, addresses=nothing, seccomp=None
+        first, tid=Tid(process.pid), pending=[], attributes=attributes, addresses=nothing, seccomp=None, traps=None
     )
 
 

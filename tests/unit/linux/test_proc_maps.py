@@ -192,9 +192,9 @@ def test_parse_maps_of_literal_lines() -> None:
         b"ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsyscall]\n"
     )
     assert parse_maps(raw) == [
-        (0x400000, 0x401000, 5, False, 0, (0x103, 2), 9221120237041090560, b"/a b\nc", True, 0),
-        (0x7FFFF7FC1000, 0x7FFFF7FC3000, 0, True, 2**64 - 4096, (0, 1), 1024, b"/SYSV0000abcd", True, 0),
-        (0xFFFFFFFFFF600000, 0xFFFFFFFFFF601000, 4, False, 0, (0, 0), 0, b"[vsyscall]", False, 0),
+        (0x400000, 0x401000, 5, False, 0, (0x103, 2), 9221120237041090560, b"/a b\nc", True, 0, 0),
+        (0x7FFFF7FC1000, 0x7FFFF7FC3000, 0, True, 2**64 - 4096, (0, 1), 1024, b"/SYSV0000abcd", True, 0, 0),
+        (0xFFFFFFFFFF600000, 0xFFFFFFFFFF601000, 4, False, 0, (0, 0), 0, b"[vsyscall]", False, 0, 0),
     ]
 
 

@@ -1,0 +1,58 @@
+"""State of a process that the kernel shows, and that cannot be made again: it is looked for, and refused by name."""
+
+from __future__ import annotations
+
+import errno
+from functools import cache
+
+from orchestrator.ids import HostPid
+from orchestrator.kinds.scope import Scope
+from orchestrator.kinds.task.kind import Answer
+from orchestrator.linux.call import machine
+from orchestrator.linux.proc_status import Status
+from orchestrator.tape.build import Played, Tape
+
+_ALL_BITS = (1 << 64) - 1
+_LDT_ENTRY_BYTES = 8
+_KEYS = range(1, 16)
+_NEVER_MAPPED = 0x7FFF_FFFF_F000
+"""The last page below the kernel's half, which it keeps free."""
+_PR_SCHED_CORE, _PR_SCHED_CORE_GET, _OF_THREAD = 62, 0, 0
+
+
+@cache
+def machine_has_keys() -> bool:
+    """Whether memory has protection keys here: smaps shows them then, of whichever process."""
+    with open("/proc/self/smaps", "rb") as file:
+        return b"\nProtectionKey:" in file.read(4096)
+
+
+def ask_refused(tape: Tape) -> Answer[list[tuple[str, str]]]:
+    """Ask any thread of a process; the answer is what it has of such state, and why that cannot be saved."""
+    descriptors = tape.modify_ldt(0, tape.space(_LDT_ENTRY_BYTES), _LDT_ENTRY_BYTES) if machine() == "x86_64" else None
+    # Of a key that is not allocated pkey_mprotect says EINVAL, before it looks whether anything is mapped there.
+    keys = _KEYS if machine_has_keys() else ()
+    tried = [(key, tape.pkey_mprotect(_NEVER_MAPPED, 4096, 0, key, may_fail=True)) for key in keys]
+    cookie = tape.space(8)
+    tape.prctl(_PR_SCHED_CORE, _PR_SCHED_CORE_GET, 0, _OF_THREAD, cookie, may_fail=True)
+
+    def read(played: Played) -> list[tuple[str, str]]:
+        refused: list[tuple[str, str]] = []
+        if descriptors is not None and played.result(descriptors):
+            refused.append(("local descriptor table", "segments of modify_ldt(2) cannot be saved"))
+        if allocated := [key for key, call in tried if played.result(call) != -errno.EINVAL]:
+            numbers = ", ".join(map(str, allocated))
+            refused.append((f"protection keys {numbers}", "keys of pkey_alloc(2) cannot be saved"))
+        if any(played.data(cookie)):
+            refused.append(("scheduling", "who shares a core with whom (PR_SCHED_CORE) cannot be saved"))
+        return refused
+
+    return read
+
+
+def note_refused(scope: Scope, pid: HostPid, found: list[tuple[str, str]], status: Status) -> None:
+    """Note in the scope what a process was found to have, or its status shows."""
+    for what, reason in found:
+        scope.unsupported(pid, what, reason)
+    if status.untag_mask != _ALL_BITS:
+        scope.unsupported(pid, "memory", "tagged addresses (ARCH_ENABLE_TAGGED_ADDR) cannot be saved")
