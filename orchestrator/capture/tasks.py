@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -41,7 +41,7 @@ from orchestrator.linux import kcmp, ptrace
 from orchestrator.linux.arch import x86_64 as arch
 from orchestrator.linux.pidfd import open_task
 from orchestrator.linux.proc_fd import list_fds
-from orchestrator.linux.proc_maps import MapLine, read_maps
+from orchestrator.linux.proc_maps import MapLine
 from orchestrator.linux.proc_misc import cgroup_of, read_coredump_filter, read_oom_score_adj, read_timers
 from orchestrator.linux.proc_stat import Stat, read_stat
 from orchestrator.snapshot import Clocks
@@ -110,6 +110,7 @@ class JobCapture:
         self._workspaces: dict[ObjectId, HeldProcess] = {}
         self._memory: dict[HostPid, CapturedMemory] = {}
         living = sum(not process.is_zombie for process in job.processes.values())
+        self._parents = {process.stat.ppid for process in job.processes.values()}
         self._placer = Placer(scope.layout, alone=living < 2)
         self._controlled: dict[Pid, Stat] = {}
         self.processes: list[Process] = []
@@ -127,12 +128,8 @@ class JobCapture:
 
     def run(self) -> None:
         """Capture every process."""
-        try:
-            for process in parents_first(self._job.processes):
-                self._capture(process)
-        finally:
-            for memory in self._memory.values():
-                memory.close()
+        for process in parents_first(self._job.processes):
+            self._capture(process)
         if self._controlled:
             self._scope.finishers.append(self._find_terminals)
 
@@ -347,7 +344,10 @@ class JobCapture:
         relative = self._memory.get(parent.host) if parent else None
         ours = Range(process.workspace.base, process.workspace.base + process.workspace.size)
         policy = leader.attributes.memory_policy
-        memory = capture_memory(process.seen, self._scope, self._mappers, self._placer, relative, ours, policy)
+        memory = capture_memory(
+            process.seen, self._scope, self._mappers, self._placer, relative, ours, policy,
+            has_children=process.host in self._parents,
+        )  # fmt: skip
         self._memory[process.host] = memory
         for number, vma in enumerate(memory.vmas):
             if vma.backing == AIO:
@@ -358,8 +358,9 @@ class JobCapture:
                 vm, memory.vmas,
                 stat.start_code, stat.end_code, stat.start_data, stat.end_data, stat.start_brk, brk, stat.start_stack,
                 stat.arg_start, stat.arg_end, stat.env_start, stat.env_end,
-                process.auxv, self._executable(process), of_process.dumpable, bool(of_process.thp_disable),
-                read_coredump_filter(process.seen), memory.lock_future, registered,
+                process.auxv, self._executable(process, memory.lines),
+                of_process.dumpable, bool(of_process.thp_disable), read_coredump_filter(process.seen),
+                memory.lock_future, registered,
             )
         )  # fmt: skip
         unreadable = set(memory.unreadable)
@@ -392,10 +393,10 @@ class JobCapture:
                     )
         return save_ring(scope, memory, vma)
 
-    def _executable(self, process: HeldProcess) -> ObjectId:
+    def _executable(self, process: HeldProcess, lines: Iterable[MapLine]) -> ObjectId:
         link = f"/proc/{process.seen}/exe"
         stat = os.stat(link)
-        line = next((line for line in read_maps(process.seen) if line.inode == stat.st_ino and line.path), None)
+        line = next((line for line in lines if line.inode == stat.st_ino and line.path), None)
         if line is None:
             self._scope.unsupported(process.host, f"executable {os.readlink(link)}", "it is not mapped any more")
             return ObjectId(-1)

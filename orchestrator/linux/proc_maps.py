@@ -6,6 +6,7 @@ Both are consistent only while the process is held: the kernel prints them page 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from mmap import PROT_EXEC, PROT_READ, PROT_WRITE
 from typing import NamedTuple
 
@@ -108,6 +109,8 @@ def read_maps(pid: int) -> list[MapLine]:
 
 _KEY = b"\nProtectionKey:"
 _FLAGS_SEEN: dict[bytes, VmFlags] = {}
+_LINES_SEEN: dict[tuple[bytes, int, int], MapLine] = {}
+_MOST_LINES_SEEN = 100_000
 
 
 def parse_smaps_flags(raw: bytes) -> list[tuple[MapLine, VmFlags]]:
@@ -130,9 +133,22 @@ def parse_smaps_flags(raw: bytes) -> list[tuple[MapLine, VmFlags]]:
         if flags is None:
             flags = _FLAGS_SEEN[text] = tuple(text.decode().split())
         codes.append(flags)
-    # A header that the pattern does not understand leaves the two lists unequal: zip refuses them.
-    lines = _lines(_LINE.findall(b"\n".join(headers)), page_sizes, keys)
-    return list(zip(lines, codes, strict=True))
+    return list(zip(_known_lines(headers, page_sizes, keys), codes, strict=True))
+
+
+def _known_lines(headers: list[bytes], page_sizes: list[int], keys: list[int]) -> Iterator[MapLine]:
+    """Parse the first lines of records, each once: processes that were forked have many in common."""
+    records = list(zip(headers, page_sizes, keys, strict=True))
+    new = [record for record in records if record not in _LINES_SEEN]
+    if new:
+        if len(_LINES_SEEN) > _MOST_LINES_SEEN:
+            _LINES_SEEN.clear()
+            new = records
+        # A header that the pattern does not understand leaves the two lists unequal: zip refuses them.
+        matches = _LINE.findall(b"\n".join([header for header, _, _ in new]))
+        lines = _lines(matches, [page_size for _, page_size, _ in new], [key for _, _, key in new])
+        _LINES_SEEN.update(zip(new, lines, strict=True))
+    return (_LINES_SEEN[record] for record in records)
 
 
 def _protection_key(record: bytes) -> int:

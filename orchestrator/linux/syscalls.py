@@ -7,6 +7,7 @@ Numbers are compared with the installed headers by a test. See syscalls(2).
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 _TABLE = """\
@@ -243,6 +244,7 @@ def _parse(table: str) -> dict[str, Syscall]:
 SYSCALLS = _parse(_TABLE)
 
 
+@cache
 def numbers(machine: str) -> dict[str, int]:
     """Map every call that ``machine`` has to its number."""
     if machine not in ("x86_64", "aarch64"):

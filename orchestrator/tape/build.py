@@ -12,6 +12,7 @@ import signal
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from orchestrator.ids import FarAddr, Pid, Tid
 from orchestrator.linux import syscalls
@@ -28,19 +29,24 @@ _MASK64 = (1 << 64) - 1
 _NOT_PLAYED = 0x7FFF_FFFF_FFFF_FFFF
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+# Not dataclasses, and the methods of a tape made beforehand: a job waits while some hundred calls a task are written.
 class Result:
     """The result of an earlier entry, usable once as an argument of a later one; -1 if the earlier one has failed."""
 
-    entry: int
+    __slots__ = ("entry",)
+
+    def __init__(self, entry: int) -> None:
+        self.entry = entry
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Block:
     """Bytes that travel with the tape; as an argument it is their address."""
 
-    offset: int
-    size: int
+    __slots__ = ("offset", "size")
+
+    def __init__(self, offset: int, size: int) -> None:
+        self.offset = offset
+        self.size = size
 
     def at(self, shift: int) -> Inside:
         """Point into the block, ``shift`` bytes from its start."""
@@ -63,6 +69,8 @@ class Slot:
 
 
 Argument = int | bytes | str | Result | Block | Inside | Slot
+_AS_THEY_ARE = {int, Block, Inside, Slot}
+_PADDING = tuple((0,) * (6 - count) for count in range(7))
 
 
 class TapeError(Exception):
@@ -96,24 +104,16 @@ class Tape:
     def __len__(self) -> int:
         return len(self._calls)
 
-    def __getattr__(self, name: str) -> Callable[..., Result]:
-        if name not in syscalls.SYSCALLS:
-            raise AttributeError(f"{name} is not in the system-call table")
+    if TYPE_CHECKING:
 
-        def add(*arguments: Argument, may_fail: bool = False) -> Result:
-            return self.call(name, *arguments, may_fail=may_fail)
-
-        return add
+        def __getattr__(self, name: str) -> Callable[..., Result]: ...
 
     def call(self, name: str, *arguments: Argument, may_fail: bool = False) -> Result:
         """Add one system call. ``bytes`` travel as given, ``str`` with a NUL behind, both by address."""
         entry = len(self._calls)
-        fixed = arguments
-        for argument in arguments:
-            if type(argument) is not int:
-                fixed = tuple(self._fix(entry, i, a) for i, a in enumerate(arguments))
-                break
-        self._calls.append((name, fixed))
+        if not _AS_THEY_ARE.issuperset(map(type, arguments)):
+            arguments = tuple([self._fix(entry, i, a) for i, a in enumerate(arguments)])
+        self._calls.append((name, arguments))
         if may_fail:
             self._may_fail.add(entry)
         return Result(entry)
@@ -135,10 +135,12 @@ class Tape:
 
     def block(self, content: bytes) -> Block:
         """Let ``content`` travel with the tape."""
-        offset = len(self._data)
-        self._data += content
-        self._data += bytes(-len(self._data) % 8)
-        return Block(offset, len(content))
+        data = self._data
+        offset, size = len(data), len(content)
+        data += content
+        if size % 8:
+            data += bytes(-size % 8)
+        return Block(offset, size)
 
     def space(self, size: int) -> Block:
         """Reserve ``size`` zero bytes that the calls fill."""
@@ -169,11 +171,13 @@ class Tape:
         """
         numbers = _numbers()
         data_at = self.closing_at(at) + _CLOSING * ENTRY_SIZE
-        out = bytearray((len(self._calls) + _CLOSING) * ENTRY_SIZE)
-        pack_into = _ENTRY.pack_into
+        flat: list[int] = []
+        links, may_fail = self._links, self._may_fail
         for entry, (name, arguments) in enumerate(self._calls):
             words = [
-                argument & _MASK64
+                data_at + argument.offset
+                if type(argument) is Block
+                else argument & _MASK64
                 if isinstance(argument, int)
                 else _MASK64
                 if isinstance(argument, Result)
@@ -182,14 +186,13 @@ class Tape:
                 else data_at + argument.offset  # type: ignore[union-attr]
                 for argument in arguments
             ]
-            words += [0] * (6 - len(words))
-            link = self._links.get(entry)
+            link = links.get(entry)
             target = at + link[0] * ENTRY_SIZE + 8 + link[1] * 8 if link else 0
-            flags = MAY_FAIL if entry in self._may_fail else 0
-            pack_into(out, entry * ENTRY_SIZE, numbers[name], *words, target, flags, _NOT_PLAYED)
-        end = len(self._calls) * ENTRY_SIZE
-        pack_into(out, end, numbers["tgkill"], pid, tid, TAPE_SIGNAL, 0, 0, 0, 0, MAY_FAIL, 0)
-        pack_into(out, end + ENTRY_SIZE, numbers["rt_sigreturn"], 0, 0, 0, 0, 0, 0, 0, MAY_FAIL, 0)
+            flags = MAY_FAIL if entry in may_fail else 0
+            flat += (numbers[name], *words, *_PADDING[len(words)], target, flags, _NOT_PLAYED)
+        flat += (numbers["tgkill"], pid, tid, TAPE_SIGNAL, 0, 0, 0, 0, MAY_FAIL, 0)
+        flat += (numbers["rt_sigreturn"], 0, 0, 0, 0, 0, 0, 0, MAY_FAIL, 0)
+        out = bytearray(struct.pack(f"<{len(flat)}Q", *flat))
         out += self._data
         for where, target in self._pointers:
             struct.pack_into("<Q", out, data_at - at + where, data_at + target)
@@ -232,6 +235,17 @@ class Tape:
             else:
                 shown.append("&data")
         return render_call(name, shown)
+
+
+def _adding(name: str) -> Callable[..., Result]:
+    def add(self: Tape, *arguments: Argument, may_fail: bool = False) -> Result:
+        return self.call(name, *arguments, may_fail=may_fail)
+
+    return add
+
+
+for _name in syscalls.SYSCALLS:
+    setattr(Tape, _name, _adding(_name))
 
 
 class Played:

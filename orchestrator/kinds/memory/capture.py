@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from mmap import PROT_EXEC
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import msgspec
 
@@ -22,6 +22,7 @@ from orchestrator.linux import pagemap
 from orchestrator.linux.proc_maps import MapLine, VmFlags, read_smaps_flags
 
 PAGE = 4096
+_NEAR = 128 * PAGE
 _MCL_FUTURE, _MCL_ONFAULT = 2, 4
 _SPECIAL = {
     b"[vdso]": "vdso", b"[vvar]": "vvar", b"[vvar_vclock]": "vvar_vclock", b"[vsyscall]": "vsyscall",
@@ -60,28 +61,52 @@ class Range(NamedTuple):
 class CapturedMemory:
     """What the capture of one address space leaves for its relatives' and for the writers of pages."""
 
-    def __init__(self, pid: HostPid, parent: CapturedMemory | None) -> None:
-        self.pid = pid
+    def __init__(self, parent: CapturedMemory | None, *, has_children: bool) -> None:
         self.ancestors: list[list[SharedRun]] = [parent.shared, *parent.ancestors] if parent else []
         """What the parent, its parent, and so on share."""
+        self.has_children = has_children
+        self.lines: list[MapLine] = []
+        """The mappings that can be saved, as the kernel lists them."""
         self.vmas: list[Vma] = []
         self.own: list[PageRun] = []
         """The runs that this process itself must write."""
         self.unreadable: list[PageRun] = []
         """Those of them that it has no permission to read."""
         self.shared: list[SharedRun] = []
-        """Those pages, ascending, that somebody else maps as well."""
-        self._pagemap = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+        """Those pages, ascending, that somebody else maps as well; for children."""
         self.lock_future = 0
         """The mlockall(2) flags for mappings to come."""
 
-    def entries(self, start: int, end: int) -> array[int]:
-        """Return the raw pagemap entries of [start, end)."""
-        return pagemap.read_entries(self._pagemap, start, end)
 
-    def close(self) -> None:
-        """Give the pagemap back."""
+class Pages:
+    """Which pages of a process have contents of their own, and in which page frames. Asked for ascending addresses."""
+
+    def __init__(self, pid: HostPid) -> None:
+        self._pagemap = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+        self._blocks: list[tuple[int, int, array[int]]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         os.close(self._pagemap)
+
+    def read(self, regions: Iterable[pagemap.Region]) -> None:
+        """Read the entries of regions, those close to each other at once: calls cost more than entries."""
+        spans: list[list[int]] = []
+        for start, end, _ in regions:
+            if spans and start - spans[-1][1] <= _NEAR:
+                spans[-1][1] = end
+            else:
+                spans.append([start, end])
+        self._blocks = [(start, end, pagemap.read_entries(self._pagemap, start, end)) for start, end in reversed(spans)]
+
+    def entries(self, start: int, end: int) -> array[int]:
+        """Return the raw pagemap entries of [start, end), which is in a region that was read."""
+        while self._blocks[-1][1] <= start:
+            self._blocks.pop()
+        first, _, entries = self._blocks[-1]
+        return entries[(start - first) // PAGE : (end - first) // PAGE]
 
     def scan(self, start: int, end: int) -> list[pagemap.Region]:
         """Return the ranges with contents of their own: anonymous or changed, in memory or swapped out; and guards."""
@@ -104,12 +129,14 @@ def capture_memory(
     parent: CapturedMemory | None,
     ours: Range,
     policy: MemoryPolicy = DEFAULT,
+    *,
+    has_children: bool = True,
 ) -> CapturedMemory:
     """Describe the mappings of a held process and place its pages.
 
     ``ours`` is where our own workspace lies, ``policy`` what the process has where a mapping has none of its own.
     """
-    memory = CapturedMemory(pid, parent)
+    memory = CapturedMemory(parent, has_children=has_children)
     policies = read_policies(pid) if several_nodes() else {}
     lines = []
     for line, flags in read_smaps_flags(pid):
@@ -130,13 +157,18 @@ def capture_memory(
             scope.unsupported(pid, _what(line), f"{refused[0]} cannot be saved")
         else:
             lines.append((line, flags))
-    regions = _regions(memory, lines)
-    for line, flags in lines:
-        vma = _capture_vma(pid, line, flags, mappers, memory, regions, placer)
-        name, own = _given_name(line), policies.get(line.start, policy)
-        if name or own != policy:
-            vma = msgspec.structs.replace(vma, name=name, policy=own if own != policy else None)
-        memory.vmas.append(vma)
+    memory.lines = [line for line, _ in lines]
+    with Pages(pid) as pages:
+        regions = _regions(pages, lines)
+        if placer.compares:
+            pages.read(regions)
+        regions.reverse()
+        for line, flags in lines:
+            vma = _capture_vma(pid, line, flags, mappers, memory, pages, regions, placer)
+            name, own = _given_name(line), policies.get(line.start, policy)
+            if name or own != policy:
+                vma = msgspec.structs.replace(vma, name=name, policy=own if own != policy else None)
+            memory.vmas.append(vma)
     return memory
 
 
@@ -153,12 +185,12 @@ def _lock_future(flags: VmFlags) -> int:
     return _MCL_FUTURE | (_MCL_ONFAULT if "lf" in flags else 0)
 
 
-def _regions(memory: CapturedMemory, lines: list[tuple[MapLine, VmFlags]]) -> list[pagemap.Region]:
+def _regions(pages: Pages, lines: list[tuple[MapLine, VmFlags]]) -> list[pagemap.Region]:
     """Scan once over the whole address space (a system call a mapping is most of the cost in small processes)."""
     private = [line for line, _ in lines if not line.shared and line.path not in _SPECIAL]
     if not private:
         return []
-    return list(reversed(memory.scan(private[0].start, private[-1].end)))
+    return pages.scan(private[0].start, private[-1].end)
 
 
 def _capture_vma(
@@ -167,6 +199,7 @@ def _capture_vma(
     flags: VmFlags,
     mappers: Mappers,
     memory: CapturedMemory,
+    pages: Pages,
     regions: list[pagemap.Region],
     placer: Placer,
 ) -> Vma:
@@ -201,7 +234,7 @@ def _capture_vma(
         if categories & pagemap.PAGE_IS_GUARD:
             guards.append((start, end))
         elif "dp" not in flags:  # what the kernel may drop at any time is not worth a place; secrets lie there
-            runs += placer.place(memory, start, end, readable=bool(line.prot & 1))
+            runs += placer.place(memory, pages, start, end, readable=bool(line.prot & 1))
     return Vma(
         line.start,
         line.end,
@@ -245,11 +278,16 @@ class Placer:
         self._layout = layout
         self._sharing = None if alone or not pagemap.shows_frames() else Sharing()
 
-    def place(self, memory: CapturedMemory, start: int, end: int, *, readable: bool) -> list[PageRun]:
+    @property
+    def compares(self) -> bool:
+        """Whether it asks for page frames."""
+        return self._sharing is not None
+
+    def place(self, memory: CapturedMemory, pages: Pages, start: int, end: int, *, readable: bool) -> list[PageRun]:
         """Place [start, end), splitting it where sharing begins and ends."""
         if self._sharing is None:
             return [self._new(memory, start, end, readable)]
-        entries = memory.entries(start, end)
+        entries = pages.entries(start, end)
         shared = list(shared_parts(entries))
         runs: list[PageRun] = []
         before = len(memory.own)
@@ -266,7 +304,8 @@ class Placer:
                 fresh = high
         if fresh < end:
             runs.append(self._new(memory, fresh, end, readable))
-        self._remember(memory, start, entries, shared, runs, {*memory.own[before:]})
+        if shared and (memory.has_children or memory.ancestors):
+            self._remember(memory, start, entries, shared, runs, {*memory.own[before:]})
         return runs
 
     def _new(self, memory: CapturedMemory, start: int, end: int, readable: bool) -> PageRun:
@@ -285,7 +324,7 @@ class Placer:
         runs: list[PageRun],
         new: set[PageRun],
     ) -> None:
-        """Note where the shared parts of [start, end) are now, for children and siblings."""
+        """Note where the shared parts of [start, end) are now: for children, and for siblings where they are new."""
         assert self._sharing is not None
         place = 0
         for first, last in shared:
@@ -295,9 +334,11 @@ class Placer:
                     place += 1
                 run = runs[place]
                 high = min(end, run.end)
-                part = entries[(low - start) // PAGE : (high - start) // PAGE]
-                known = SharedRun(low, high, run.at + low - run.start, part)
-                memory.shared.append(known)
-                if memory.ancestors and run in new:
-                    self._sharing.remember(known)
+                for_siblings = memory.ancestors and run in new
+                if memory.has_children or for_siblings:
+                    part = entries[(low - start) // PAGE : (high - start) // PAGE]
+                    known = SharedRun(low, high, run.at + low - run.start, part)
+                    memory.shared.append(known)
+                    if for_siblings:
+                        self._sharing.remember(known)
                 low = high

@@ -59,7 +59,6 @@ def _captured(monkeypatch: pytest.MonkeyPatch, at: int, permissions: bytes, path
     found = capture.capture_memory(
         pid, scope, _NOTHING, capture.Placer(scope.layout, alone=True), None, capture.Range(0, 0)
     )
-    found.close()
     return scope, found.vmas[0] if found.vmas else Vma(0, 0, 0, False, "none")
 
 

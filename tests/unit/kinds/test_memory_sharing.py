@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from orchestrator.ids import HostPid, ObjectId
 from orchestrator.image.extents import PageLayout
-from orchestrator.kinds.memory.capture import CapturedMemory, Placer
+from orchestrator.kinds.memory.capture import CapturedMemory, Pages, Placer
 from orchestrator.kinds.memory.heirlooms import plan_heirlooms, with_heirlooms
 from orchestrator.kinds.memory.record import PageRun, Vma
 from orchestrator.kinds.memory.sharing import equal_parts, shared_parts
@@ -54,12 +54,12 @@ class Machine:
 
     def process(self, parent: CapturedMemory | None, *numbers: int) -> tuple[CapturedMemory, list[int]]:
         """Place the pages of one at address 0; return it with the places, page by page."""
-        memory = CapturedMemory(HostPid(os.getpid()), parent)
-        self.monkeypatch.setattr(
-            memory, "entries", lambda start, end: frames(*numbers)[start // PAGE : end // PAGE], raising=False
-        )
-        runs = self.placer.place(memory, 0, len(numbers) * PAGE, readable=True)
-        memory.close()
+        memory = CapturedMemory(parent, has_children=True)
+        with Pages(HostPid(os.getpid())) as pages:
+            self.monkeypatch.setattr(
+                pages, "entries", lambda start, end: frames(*numbers)[start // PAGE : end // PAGE], raising=False
+            )
+            runs = self.placer.place(memory, pages, 0, len(numbers) * PAGE, readable=True)
         assert [page for run in runs for page in range(run.start, run.end, PAGE)] == [
             *range(0, len(numbers) * PAGE, PAGE)
         ]
