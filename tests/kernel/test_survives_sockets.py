@@ -16,11 +16,16 @@ PROGRAMS = [
     *(Program("tcp_listeners", (kind,)) for kind in ("v4", "v6")),
     *(Program("tcp_unaccepted", (kind,)) for kind in ("v4", "v6")),
     Program("tcp_connecting"),
+    Program("tcp_flowing"),
     Program("raw_sockets"),
     Program("raw_protocols"),
     Program("bound_freely"),
     *(Program("ports_shared", (kind,)) for kind in ("tcp", "tcpboth", "udp", "udpport")),
     Program("unix_to_itself"),
+    *(
+        Program("every_socket_option", (kind,), seconds=60)
+        for kind in ("unix", "tcp", "listening", "connected", "ended", "udp", "raw", "other")
+    ),
 ]
 
 

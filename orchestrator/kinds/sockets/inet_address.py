@@ -11,7 +11,7 @@ import struct
 from orchestrator.errors import CannotHonour, ResourceTaken
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.sockets.holders import socket_holders
-from orchestrator.kinds.sockets.option_table import SOL_IP, SOL_IPV6
+from orchestrator.kinds.sockets.option_table import SOL_IP, SOL_IPV6, SOL_SOCKET
 from orchestrator.linux import sockdiag
 
 _sockaddr_in = struct.Struct("=H2s4s8x")
@@ -20,8 +20,17 @@ assert _sockaddr_in.size == 16
 assert _sockaddr_in6.size == 28
 FREEBIND = {socket.AF_INET: (SOL_IP, 15), socket.AF_INET6: (SOL_IPV6, 78)}
 """IP_FREEBIND, IPV6_FREEBIND."""
+_FOR_BIND = (
+    *((SOL_SOCKET, number) for number in (socket.SO_REUSEADDR, socket.SO_REUSEPORT, socket.SO_BINDTODEVICE)),
+    *FREEBIND.values(),
+    *((SOL_IP, 19), (SOL_IPV6, 75)),  # IP_TRANSPARENT
+    (SOL_IPV6, 26),  # IPV6_V6ONLY
+)
+"""Options on which it depends what can be bound."""
 _OVER = (sockdiag.TCP_TIME_WAIT, sockdiag.TCP_FIN_WAIT2, sockdiag.TCP_SYN_RECV)
 """States in which a connection that no process has only waits for time to pass."""
+_ENDING = (sockdiag.TCP_FIN_WAIT1, sockdiag.TCP_CLOSING, sockdiag.TCP_LAST_ACK)
+"""States in which it waits for its other end, too."""
 
 
 def plain_host(host: str) -> str:
@@ -117,7 +126,8 @@ def _try_port(
 ) -> None:
     with socket.socket(family, style | socket.SOCK_CLOEXEC) as probe:
         for level, number, value in options:
-            probe.setsockopt(level, number, value)
+            if (level, number) in _FOR_BIND:
+                probe.setsockopt(level, number, value)
         if local.freely:
             probe.setsockopt(*FREEBIND[socket.AddressFamily(family)], 1)
         probe.bind((local.host, local.port, local.flowinfo, local.scope_id)[: 2 if family == socket.AF_INET else 4])
@@ -167,7 +177,7 @@ def check_connection(family: int, local: InetAddress, remote: InetAddress, *, on
         found = sockdiag.find_inet(searched, socket.IPPROTO_TCP, *ends)
         if found is None:
             continue
-        if not found.ino and found.state in _OVER:
+        if not found.ino and (found.state in _OVER or (found.state in _ENDING and not one_end)):
             with contextlib.suppress(FileNotFoundError):
                 sockdiag.destroy(searched, socket.IPPROTO_TCP, found)
             continue

@@ -44,7 +44,7 @@ class Bound(Record, frozen=True):
 
     def has(self, option: tuple[int, int]) -> bool:
         """Whether an option is on."""
-        return any((one.level, one.number) == option and any(one.value) for one in self.options.others)
+        return any(one.at == option and any(one.value) for one in self.options.others)
 
 
 def note_freedom(pid: HostPid, family: int, local: InetAddress | None) -> InetAddress | None:

@@ -14,7 +14,8 @@ SOL_RAW = 255
 SOL_PACKET = 263
 SOL_NETLINK = 270
 
-# One line an option: level, number, the value it has in a fresh socket (an int, or bytes with their size), its name.
+# One line an option: level, number, the value it has in a fresh socket (an int, or bytes with their size; "-": nothing,
+# and else as many bytes as it takes), its name. They are set in this order.
 _TABLE = """\
 SOCKET  1  0 SO_DEBUG
 SOCKET  2  0 SO_REUSEADDR
@@ -23,7 +24,6 @@ SOCKET  6  0 SO_BROADCAST
 SOCKET  9  0 SO_KEEPALIVE
 SOCKET 10  0 SO_OOBINLINE
 SOCKET 11  0 SO_NO_CHECK
-SOCKET 12  0 SO_PRIORITY
 SOCKET 13  0*8 SO_LINGER
 SOCKET 15  0 SO_REUSEPORT
 SOCKET 16  0 SO_PASSCRED
@@ -50,6 +50,7 @@ SOCKET 64  0 SO_TIMESTAMPNS_NEW
 SOCKET 65  0*8 SO_TIMESTAMPING_NEW
 SOCKET 69  0 SO_PREFER_BUSY_POLL
 SOCKET 73  0 SO_RESERVE_MEM
+SOCKET 74  1 SO_TXREHASH
 SOCKET 75  0 SO_RCVMARK
 SOCKET 76  0 SO_PASSPIDFD
 SOCKET 82  0 SO_RCVPRIORITY
@@ -57,6 +58,7 @@ SOCKET 83  1 SO_PASSRIGHTS
 IP      1  0 IP_TOS
 IP      2 64 IP_TTL
 IP      3  0 IP_HDRINCL
+IP      4  - IP_OPTIONS
 IP      5  0 IP_ROUTER_ALERT
 IP      6  0 IP_RECVOPTS
 IP      7  0 IP_RETOPTS
@@ -102,8 +104,12 @@ IPV6   36  0 IPV6_HDRINCL
 IPV6   49  0 IPV6_RECVPKTINFO
 IPV6   51  0 IPV6_RECVHOPLIMIT
 IPV6   53  0 IPV6_RECVHOPOPTS
+IPV6   54  - IPV6_HOPOPTS
+IPV6   55  - IPV6_RTHDRDSTOPTS
 IPV6   56  0 IPV6_RECVRTHDR
+IPV6   57  - IPV6_RTHDR
 IPV6   58  0 IPV6_RECVDSTOPTS
+IPV6   59  - IPV6_DSTOPTS
 IPV6   60  0 IPV6_RECVPATHMTU
 IPV6   62  0 IPV6_DONTFRAG
 IPV6   66  0 IPV6_RECVTCLASS
@@ -153,6 +159,7 @@ NETLINK 11 0 NETLINK_EXT_ACK
 RAW     1  0 ICMP_FILTER
 RAW     7 -1 IPV6_CHECKSUM
 ICMPV6  1  0*32 ICMPV6_FILTER
+PACKET  7  0 PACKET_COPY_THRESH
 PACKET  8  0 PACKET_AUXDATA
 PACKET  9  0 PACKET_ORIGDEV
 PACKET 10  0 PACKET_VERSION
@@ -165,6 +172,7 @@ PACKET 20  0 PACKET_QDISC_BYPASS
 PACKET 23  0 PACKET_IGNORE_OUTGOING
 PACKET 24  0 PACKET_VNET_HDR_SZ
 NETLINK 12 0 NETLINK_GET_STRICT_CHK
+SOCKET 12  0 SO_PRIORITY
 """
 _LEVELS = {
     "SOCKET": SOL_SOCKET,
@@ -179,6 +187,10 @@ _LEVELS = {
 }
 
 
+_LONGEST = 2048
+"""Bytes of an extension header of IPv6."""
+
+
 class Row(NamedTuple):
     """One option of the table; ``fresh`` is its value in a socket that nobody touched."""
 
@@ -186,15 +198,20 @@ class Row(NamedTuple):
     number: int
     fresh: bytes
     name: str
+    size: int
+    """The most bytes that its value takes."""
 
 
 def _parse(table: str) -> tuple[Row, ...]:
     rows = []
     for line in table.splitlines():
         level, number, fresh, name = line.split()
+        if fresh == "-":
+            rows.append(Row(_LEVELS[level], int(number), b"", name, _LONGEST))
+            continue
         value, _, size = fresh.partition("*")
         raw = int(value).to_bytes(int(size or 4), "little", signed=True)
-        rows.append(Row(_LEVELS[level], int(number), raw, name))
+        rows.append(Row(_LEVELS[level], int(number), raw, name, len(raw)))
     return tuple(rows)
 
 

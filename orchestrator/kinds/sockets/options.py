@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 from orchestrator.kinds.record import Record
@@ -22,7 +22,14 @@ _SO_GET_FILTER = 26
 _SO_ATTACH_FILTER = 26
 TCP_CONGESTION = 13
 TCP_ULP = 31
+_SO_PRIORITY = (SOL_SOCKET, socket.SO_PRIORITY)
+_IP_TOS = (SOL_IP, socket.IP_TOS)
+SO_TIMESTAMPING = ((SOL_SOCKET, 37), (SOL_SOCKET, 65))
+"""With 32-bit times, and with 64-bit ones."""
+FILTERING = ((SOL_SOCKET, 44), (SOL_SOCKET, 83))
+"""SO_LOCK_FILTER and SO_PASSRIGHTS: with the filter, what decides about messages that come in."""
 _FILTER_BYTES = 8
+_PYTHON_MOST = 1024  # bytes that Python's own getsockopt takes
 _sock_fprog = struct.Struct("=H6xQ")
 assert _sock_fprog.size == 16
 _ABSENT = (errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EINVAL)
@@ -35,6 +42,11 @@ class Option(Record, frozen=True, array_like=True):
     level: int
     number: int
     value: bytes
+
+    @property
+    def at(self) -> tuple[int, int]:
+        """Which option it is."""
+        return self.level, self.number
 
 
 class SocketOptions(Record, frozen=True):
@@ -49,13 +61,21 @@ class SocketOptions(Record, frozen=True):
     """The classic BPF program (struct sock_filter) that filters what it receives."""
 
 
-def capture_options(sock: socket.socket, *levels: int) -> SocketOptions:
-    """Read every option of SOL_SOCKET and these levels that differs from a fresh socket's. May raise Refused."""
+def capture_options(
+    sock: socket.socket, *levels: int, fresh: Mapping[tuple[int, int], bytes] | None = None
+) -> SocketOptions:
+    """Read every option of SOL_SOCKET and these levels that differs from a fresh socket's. May raise Refused.
+
+    ``fresh``: what a fresh socket of this kind has other than the table says.
+    """
     others = []
     for row in _rows(levels):
-        value = read_option(sock, row.level, row.number, len(row.fresh))
-        if value is not None and value != row.fresh:
+        value = read_option(sock, row.level, row.number, row.size)
+        usual = row.fresh if fresh is None else fresh.get((row.level, row.number), row.fresh)
+        if value is not None and value != usual:
             others.append(Option(row.level, row.number, value))
+    if {one.at for one in others} & {_IP_TOS, _SO_PRIORITY} == {_IP_TOS}:
+        others.append(Option(*_SO_PRIORITY, bytes(4)))  # to set the former changes the latter
     device = read_option(sock, SOL_SOCKET, socket.SO_BINDTODEVICE, 16) if SOL_IP in levels else None
     if device:
         others.append(Option(SOL_SOCKET, socket.SO_BINDTODEVICE, device))
@@ -77,15 +97,16 @@ def _rows(levels: tuple[int, ...]) -> tuple[Row, ...]:
         # Accepted sockets show other values of these, and streams cannot set them.
         rows = [row for row in rows if "MULTICAST" not in row.name]
     elif SOL_IPV6 in levels:
-        # IPV6_MULTICAST_ALL is the one that counts there.
-        rows = [row for row in rows if row.name != "IP_MULTICAST_ALL"]
+        # It is off in fresh ones.
+        rows = [row._replace(fresh=bytes(4)) if row.name == "IP_MULTICAST_ALL" else row for row in rows]
     return tuple(rows)
 
 
 def read_option(sock: socket.socket, level: int, number: int, size: int) -> bytes | None:
     """Return the value of an option, None where a socket has no such."""
     try:
-        return sock.getsockopt(level, number, size)
+        value = sock.getsockopt(level, number, min(size, _PYTHON_MOST))
+        return value if len(value) < _PYTHON_MOST else _read_long(sock, level, number, size)
     except OSError as error:
         if error.errno in _ABSENT:
             return None
@@ -93,17 +114,36 @@ def read_option(sock: socket.socket, level: int, number: int, size: int) -> byte
         raise
 
 
+def _read_long(sock: socket.socket, level: int, number: int, size: int) -> bytes:
+    length = ctypes.c_uint32(size)
+    value = ctypes.create_string_buffer(size)
+    if _getsockopt(sock.fileno(), level, number, value, ctypes.byref(length)) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return value.raw[: length.value]
+
+
 def set_int(tape: Tape, fd: int, level: int, number: int, value: int, *, may_fail: bool = False) -> None:
     """Set an option that is an int."""
     tape.setsockopt(fd, level, number, struct.pack("=i", value), 4, may_fail=may_fail)
 
 
-def write_options(tape: Tape, fd: int, options: SocketOptions, skip: Sequence[tuple[int, int]] = ()) -> None:
-    """Set all options but the buffers' sizes and those in ``skip``, and the filter."""
-    if options.filter:
+def write_options(
+    tape: Tape, fd: int, options: SocketOptions, skip: Sequence[tuple[int, int]] = (), *, filtering: bool = True
+) -> None:
+    """Set all options but the buffers' sizes and those in ``skip``; without ``filtering``, what lets messages in."""
+    if options.filter and filtering:
         write_filter(tape, fd, options.filter)  # before it may be locked
     for option in options.others:
-        if (option.level, option.number) not in skip:
+        if option.at not in skip and (filtering or option.at not in FILTERING):
+            tape.setsockopt(fd, option.level, option.number, option.value, len(option.value))
+
+
+def write_filtering(tape: Tape, fd: int, options: SocketOptions) -> None:
+    """Set what decides about messages that come in, when those that came in before are there."""
+    if options.filter:
+        write_filter(tape, fd, options.filter)
+    for option in options.others:
+        if option.at in FILTERING:
             tape.setsockopt(fd, option.level, option.number, option.value, len(option.value))
 
 
@@ -116,10 +156,10 @@ def write_buffers(tape: Tape, fd: int, options: SocketOptions) -> None:
         set_int(tape, fd, SOL_SOCKET, SO_BUF_LOCK, options.buffer_locks)
 
 
-def write_dress(tape: Tape, fd: int, options: SocketOptions, owner: tuple[int, int]) -> None:
+def write_dress(tape: Tape, fd: int, options: SocketOptions, owner: tuple[int, int], *, filtering: bool = True) -> None:
     """Set buffers, options and the uid and gid of the socket itself."""
     write_buffers(tape, fd, options)
-    write_options(tape, fd, options)
+    write_options(tape, fd, options, filtering=filtering)
     if owner != (0, 0):
         tape.fchown(fd, *owner)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import struct
+from collections.abc import Mapping
 
 from orchestrator.ids import HostPid
 from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile
@@ -24,6 +25,12 @@ from orchestrator.kinds.sockets.unix_queue import Credentials
 from orchestrator.linux.procfs import read_file
 
 _PING = (socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6)
+_FRESH = {(SOL_SOCKET, socket.SO_REUSEADDR): struct.pack("=i", 1)}
+"""What no other fresh socket has."""
+_FRESH_UNFRAMED = {**_FRESH, (SOL_IP, 3): struct.pack("=i", 1), (SOL_IPV6, 36): struct.pack("=i", 1)}
+"""Likewise, of IPPROTO_RAW: IP_HDRINCL, IPV6_HDRINCL."""
+_FRESH_ICMPV6 = {**_FRESH, (SOL_RAW, 7): struct.pack("=i", 2)}
+"""Likewise, of ICMPv6: IPV6_CHECKSUM, which cannot be set."""
 _ESTABLISHED = "01"
 
 
@@ -68,6 +75,7 @@ def _capture(view: FdView, scope: Scope, sock: socket.socket) -> RawSocket:
         raise Refused("packets wait in it that were not received yet", DROPPED_HINT)
     family = sock.getsockopt(SOL_SOCKET, socket.SO_DOMAIN)
     style = sock.getsockopt(SOL_SOCKET, socket.SO_TYPE)
+    protocol = sock.getsockopt(SOL_SOCKET, socket.SO_PROTOCOL)
     local = parse_address(sock.getsockname())
     if style == socket.SOCK_RAW:
         local = InetAddress(local.host, 0, local.flowinfo, local.scope_id)
@@ -76,13 +84,19 @@ def _capture(view: FdView, scope: Scope, sock: socket.socket) -> RawSocket:
         view.stat.st_ino,
         family,
         style,
-        sock.getsockopt(SOL_SOCKET, socket.SO_PROTOCOL),
+        protocol,
         None if local.is_any and not local.port else note_freedom(view.pid, family, local),
         _remote(view.pid, view.stat.st_ino, family, style, local.scope_id),
-        capture_options(sock, *levels),
+        capture_options(sock, *levels, fresh=_fresh(style, protocol)),
         JoinedGroups.of(scope, view.pid).of_socket(sock, family),
         (view.stat.st_uid, view.stat.st_gid),
     )
+
+
+def _fresh(style: int, protocol: int) -> Mapping[tuple[int, int], bytes] | None:
+    if style != socket.SOCK_RAW:
+        return None
+    return {socket.IPPROTO_RAW: _FRESH_UNFRAMED, socket.IPPROTO_ICMPV6: _FRESH_ICMPV6}.get(protocol, _FRESH)
 
 
 def _remote(pid: HostPid, ino: int, family: int, style: int, scope_id: int) -> InetAddress | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import struct
+from typing import NamedTuple
 
 import msgspec
 
@@ -13,6 +14,7 @@ from orchestrator.kinds.files.reopening import set_status
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.sockets.borrow import borrow, poll_now
+from orchestrator.kinds.sockets.holders import in_net_namespace
 from orchestrator.kinds.sockets.inet_address import InetAddress, check_connection, check_port, own_address
 from orchestrator.kinds.sockets.inet_bind import Bound, note_freedom, return_lent, write_bind
 from orchestrator.kinds.sockets.option_table import SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_TCP
@@ -37,7 +39,12 @@ IPPROTO_MPTCP = 262
 TCP_MAXSEG = 2
 TCP_WINDOW_CLAMP = 10
 TCP_INFO = 11
+_TCP_FASTOPEN_KEY = 33
+_FASTOPEN_KEYS_BYTES = 32
+_SO_INCOMING_CPU = 49
 _DEFAULT_MAXSEG = 536
+_LEAST_MAXSEG = 88
+_int = struct.Struct("=i")
 STATES = ("", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT", "CLOSE", "CLOSE_WAIT",
           "LAST_ACK", "LISTEN", "CLOSING", "NEW_SYN_RECV")  # fmt: skip
 _tcp_info_head = struct.Struct("=8B4I2I")
@@ -116,10 +123,7 @@ def _capture(view: FdView, scope: Scope, sock: socket.socket) -> TcpSocket | Tcp
     options = capture_options(sock, *levels(family))
     if protocol == IPPROTO_MPTCP:
         options = msgspec.structs.replace(options, buffer_locks=-1)  # it tells, and cannot be set
-    for number, usual in ((TCP_MAXSEG, _DEFAULT_MAXSEG), (TCP_WINDOW_CLAMP, 0)):
-        value = read_option(sock, SOL_TCP, number, 4)
-        if value is not None and value != struct.pack("=i", usual):
-            options.others.append(Option(SOL_TCP, number, value))
+    options.others.extend(_options_before_connection(view, scope, sock))
     if state == TCP_LISTEN and protocol == socket.IPPROTO_TCP:
         options.others.extend(signing_keys(TcpPeers.of(scope, view.pid), view.stat.st_ino, sock))
     return TcpSocket(
@@ -133,6 +137,35 @@ def _capture(view: FdView, scope: Scope, sock: socket.socket) -> TcpSocket | Tcp
         capture_queue(view, scope, waiting) if state == TCP_LISTEN and waiting else (),
         protocol,
     )
+
+
+def _options_before_connection(view: FdView, scope: Scope, sock: socket.socket) -> list[Option]:
+    """Return what can be told of some options only while there is no connection."""
+    found = []
+    (mss,) = _int.unpack(sock.getsockopt(SOL_TCP, TCP_MAXSEG, 4))
+    if mss != _DEFAULT_MAXSEG and mss >= _LEAST_MAXSEG:  # else it follows from others
+        found.append(Option(SOL_TCP, TCP_MAXSEG, _int.pack(mss)))
+    clamp = read_option(sock, SOL_TCP, TCP_WINDOW_CLAMP, 4)
+    if clamp is not None and any(clamp):
+        found.append(Option(SOL_TCP, TCP_WINDOW_CLAMP, clamp))
+    cpu = read_option(sock, SOL_SOCKET, _SO_INCOMING_CPU, 4)
+    if cpu is not None and cpu != _int.pack(-1):
+        found.append(Option(SOL_SOCKET, _SO_INCOMING_CPU, cpu))
+    key = read_option(sock, SOL_TCP, _TCP_FASTOPEN_KEY, _FASTOPEN_KEYS_BYTES)
+    if key and key != scope.sole(_FastOpen, lambda: _FastOpen(in_net_namespace(view.pid, _usual_key))).key:
+        found.append(Option(SOL_TCP, _TCP_FASTOPEN_KEY, key))
+    return found
+
+
+class _FastOpen(NamedTuple):
+    """The key of TCP Fast Open that listeners of the network namespace share."""
+
+    key: bytes
+
+
+def _usual_key() -> bytes:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+        return probe.getsockopt(SOL_TCP, _TCP_FASTOPEN_KEY, _FASTOPEN_KEYS_BYTES)
 
 
 def _judge_multipath(sock: socket.socket, state: int, waiting: int) -> None:

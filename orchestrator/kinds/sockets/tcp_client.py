@@ -21,6 +21,7 @@ from orchestrator.kinds.sockets.inet_address import InetAddress, check_connectio
 from orchestrator.kinds.sockets.option_table import SOL_SOCKET, SOL_TCP
 from orchestrator.kinds.sockets.options import (
     SO_SNDBUFFORCE,
+    SO_TIMESTAMPING,
     TCP_CONGESTION,
     SocketOptions,
     capture_options,
@@ -163,7 +164,7 @@ def _make(file: OpenFile, depot: Depot) -> None:
     body: TcpClient = file.body
     tape = depot.tape
     tape.socket(body.family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, socket.IPPROTO_TCP)
-    write_options(tape, 0, body.options, skip=tuple(_LATE))
+    write_options(tape, 0, body.options, skip=(*_LATE, *SO_TIMESTAMPING))
     tape.setsockopt(0, SOL_TCP, TCP_CONGESTION, body.congestion.encode(), len(body.congestion))
     write_buffers(tape, 0, body.options)
     _bind(tape, body.local.pack(body.family))
@@ -258,10 +259,13 @@ def _write_content(depot: Depot, fd: int, content: Content) -> None:
 def _finish(tape: Tape, fd: DepotFd, file: OpenFile) -> None:
     body: TcpClient = file.body
     write_buffers(tape, fd, body.options)
-    given = {(option.level, option.number): option.value for option in body.options.others}
+    given = {option.at: option.value for option in body.options.others}
     for (level, number), size in _LATE.items():
         value = given.get((level, number), bytes(size))
         tape.setsockopt(fd, level, number, value, len(value))
+    for option in body.options.others:
+        if option.at in SO_TIMESTAMPING:
+            tape.setsockopt(fd, option.level, option.number, option.value, len(option.value))
     tape.fcntl(fd, fcntl.F_SETFL, 0)
     set_status(tape, fd, file.flags)
 

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 from functools import partial
 
+import msgspec
+
 from orchestrator.errors import CannotHonour
+from orchestrator.ids import HostPid
 from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile
 from orchestrator.kinds.files.reopening import set_status
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
-from orchestrator.kinds.sockets.borrow import poll_now
+from orchestrator.kinds.sockets.borrow import borrow, poll_now
 from orchestrator.kinds.sockets.inet_address import InetAddress, check_connection, check_route, parse_address
 from orchestrator.kinds.sockets.option_table import SOL_SOCKET, SOL_TCP
 from orchestrator.kinds.sockets.options import (
     SO_RCVBUFFORCE,
     SO_SNDBUFFORCE,
+    SO_TIMESTAMPING,
     TCP_CONGESTION,
     TCP_ULP,
+    Option,
     SocketOptions,
     capture_options,
+    read_option,
     set_int,
     write_buffers,
     write_options,
 )
 from orchestrator.kinds.sockets.refused import Refused, record_or_note
-from orchestrator.kinds.sockets.tcp import STATES, congestion, is_tcp, levels, tcp_state
+from orchestrator.kinds.sockets.tcp import STATES, TCP_WINDOW_CLAMP, congestion, is_tcp, levels, tcp_state
+from orchestrator.kinds.sockets.tcp_agree import AgreeingEnd
 from orchestrator.kinds.sockets.tcp_client import TCP_CORK, TcpClient, capture_calling, capture_client
 from orchestrator.kinds.sockets.tcp_ended import CUT, CUT_ALL, TcpEnded, capture_ended
 from orchestrator.kinds.sockets.tcp_forge import write_urgent
@@ -34,6 +42,8 @@ from orchestrator.kinds.sockets.tcp_hold import KEEP, TcpHold
 from orchestrator.kinds.sockets.tcp_keys import signing_keys
 from orchestrator.kinds.sockets.tcp_peers import TcpPeers
 from orchestrator.kinds.sockets.tcp_repair import (
+    FIN_RECEIVED,
+    FIN_SENT,
     TCP_REPAIR,
     TCP_REPAIR_OFF,
     TCP_REPAIR_OFF_NO_WP,
@@ -47,22 +57,22 @@ from orchestrator.kinds.sockets.tcp_repair import (
     write_pieces,
     write_received,
 )
+from orchestrator.linux.pidfd import pidfd_getfd, pidfd_open
 from orchestrator.linux.sockdiag import (
     TCP_CLOSE_WAIT,
-    TCP_CLOSING,
     TCP_ESTABLISHED,
-    TCP_FIN_WAIT1,
-    TCP_FIN_WAIT2,
-    TCP_LAST_ACK,
     TCP_SYN_RECV,
     TCP_SYN_SENT,
 )
 
-_FIN_SENT = (TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_CLOSING, TCP_LAST_ACK)
-_FIN_RECEIVED = (TCP_CLOSE_WAIT, TCP_CLOSING, TCP_LAST_ACK)
-_SUPPORTED = (TCP_ESTABLISHED, TCP_CLOSE_WAIT, *_FIN_SENT)
-LATE = ((SOL_SOCKET, socket.SO_REUSEADDR), (SOL_TCP, TCP_CORK))
-"""Options that leaving the repair mode resets, or that would hold back what it sends."""
+_SUPPORTED = (TCP_ESTABLISHED, TCP_CLOSE_WAIT, *FIN_SENT)
+LATE = (
+    (SOL_SOCKET, socket.SO_REUSEADDR),
+    (SOL_TCP, TCP_CORK),
+    (SOL_TCP, TCP_WINDOW_CLAMP),
+    *SO_TIMESTAMPING,
+)
+"""Options that leaving the repair mode resets, that would hold back what it sends, or that need a connection."""
 _SLACK = 1 << 20
 
 
@@ -97,8 +107,7 @@ def _capture(view: FdView, scope: Scope, sock: socket.socket) -> TcpConnection |
     peers = TcpPeers.of(scope, view.pid)
     if state == TCP_SYN_SENT:
         return capture_calling(view, sock, peers, levels(family), congestion(sock))
-    if state not in _SUPPORTED:
-        raise Refused(f"it is in state {STATES[state]}")
+    _judge(state)
     local, remote = parse_address(sock.getsockname()), parse_address(sock.getpeername())
     if poll_now(sock.fileno(), 0) & select.POLLERR:
         raise Refused("an error waits in it to be reported")
@@ -120,30 +129,57 @@ def _capture(view: FdView, scope: Scope, sock: socket.socket) -> TcpConnection |
         if not scope.ends:
             raise Refused("it can be kept only if the job ends (--kill): else both would go on with it")
         filter_name = TcpHold.of(scope, view.pid, peers).name
-    fin_sent, fin_received = state in _FIN_SENT, state in _FIN_RECEIVED
     alone = not filter_name and state == TCP_CLOSE_WAIT and peers.is_gone(local, remote)
-    if not alone and not filter_name:
-        peers.add(view, local, remote)
     options = capture_options(sock, *levels(family))
+    clamp = read_option(sock, SOL_TCP, TCP_WINDOW_CLAMP, 4)
+    if clamp is not None:
+        options.others.append(Option(SOL_TCP, TCP_WINDOW_CLAMP, clamp))
     options.others.extend(signing_keys(peers, view.stat.st_ino, sock))
     if scope.ends:
         scope.farewells.append(partial(fall_silent, view.take_local(scope)))
     with repairing(sock):
-        numbers = read_state(sock, fin_sent=fin_sent, fin_received=fin_received)
-    return TcpConnection(
+        numbers, state = read_state(sock)
+    _judge(state)
+    record = TcpConnection(
         view.stat.st_ino,
         family,
         local,
         remote,
         numbers,
-        fin_sent,
-        fin_received,
+        state in FIN_SENT,
+        state in FIN_RECEIVED,
         alone,
         congestion(sock),
         options,
         (view.stat.st_uid, view.stat.st_gid),
         filter_name,
     )
+    if not alone and not filter_name:
+        take = partial(msgspec.structs.force_setattr, record, "state")
+        peers.add(view, local, remote, AgreeingEnd(numbers, take, partial(_read_again, view.pid, view.fd, record)))
+    return record
+
+
+def _judge(state: int) -> None:
+    if state not in _SUPPORTED:
+        raise Refused(f"it is in state {STATES[state]}")
+
+
+def _read_again(pid: HostPid, fd: int, record: TcpConnection) -> TcpState:
+    """Read once more what may have changed of a connection since its record was made."""
+    pidfd = pidfd_open(pid)
+    try:
+        ours = pidfd_getfd(pidfd, fd)
+    finally:
+        os.close(pidfd)
+    try:
+        with borrow(ours) as sock, repairing(sock):
+            numbers, state = read_state(sock)
+    finally:
+        os.close(ours)
+    _judge(state)
+    msgspec.structs.force_setattr(record, "fin_received", state in FIN_RECEIVED)
+    return numbers
 
 
 def rebuild_connection(file: OpenFile, depot: Depot) -> None:
@@ -182,7 +218,7 @@ def connect_connection(file: OpenFile, depot: Depot) -> None:
         tape.shutdown(fd, socket.SHUT_WR)
     write_buffers(tape, fd, body.options)
     for option in body.options.others:
-        if (option.level, option.number) in LATE:
+        if option.at in LATE:
             tape.setsockopt(fd, option.level, option.number, option.value, len(option.value))
 
 

@@ -10,7 +10,7 @@ import msgspec
 from orchestrator.errors import CannotHonour
 from orchestrator.kinds.files.kind import OpenFile
 from orchestrator.kinds.sockets.tcp_connection import TcpConnection
-from orchestrator.kinds.sockets.tcp_ended import TcpEnded
+from orchestrator.kinds.sockets.tcp_ended import TcpEnded, without_counting
 
 Cut = Literal["close", "close-all"]
 """Those that lead outside; or those within the job, too."""
@@ -29,4 +29,6 @@ def cut_connections(files: Iterable[OpenFile], which: Cut) -> list[OpenFile]:
 def _ended(body: TcpConnection) -> TcpEnded:
     if body.state.urgent >= 0:
         raise CannotHonour(f"the TCP connection {body.local} to {body.remote} cannot be cut: urgent data waits in it")
-    return TcpEnded(body.ino, body.family, body.state.receive_queue, bool(body.filter), body.options, body.owner)
+    return TcpEnded(
+        body.ino, body.family, body.state.receive_queue, bool(body.filter), without_counting(body.options), body.owner
+    )

@@ -21,6 +21,9 @@ from orchestrator.kinds.sockets.option_table import SOL_SOCKET, SOL_TCP
 from orchestrator.kinds.sockets.options import (
     SO_RCVBUFFORCE,
     SO_SNDBUFFORCE,
+    SO_TIMESTAMPING,
+    TCP_CONGESTION,
+    Option,
     SocketOptions,
     capture_options,
     set_int,
@@ -37,6 +40,7 @@ _LOOPBACK = {socket.AF_INET: InetAddress("127.0.0.1", 0), socket.AF_INET6: InetA
 _SOCKADDR_BYTES = 28
 _SLACK = 1 << 20
 _INFO_BYTES = 144
+_OPT_ID = 0x80
 _two_u64 = struct.Struct("=QQ")
 _two_u32 = struct.Struct("=II")
 
@@ -57,6 +61,9 @@ class TcpEnded(Record, frozen=True, tag="tcp-ended"):
 
 def capture_ended(view: FdView, sock: socket.socket, levels: tuple[int, ...], *, reset: bool) -> TcpEnded:
     """Record a socket as one whose connection is over, with what it has received. May raise Refused."""
+    options = without_counting(capture_options(sock, *levels))
+    algorithm = sock.getsockopt(SOL_TCP, TCP_CONGESTION, 16).rstrip(b"\0")
+    options.others.append(Option(SOL_TCP, TCP_CONGESTION, algorithm))
     content, urgent = peek_received(sock) if waiting_bytes(sock.fileno()) else (b"", -1)
     if urgent >= 0:
         raise Refused("urgent data waits in it, and its connection is over or to be cut")
@@ -65,9 +72,20 @@ def capture_ended(view: FdView, sock: socket.socket, levels: tuple[int, ...], *,
         sock.getsockopt(SOL_SOCKET, socket.SO_DOMAIN),
         content,
         reset,
-        capture_options(sock, *levels),
+        options,
         (view.stat.st_uid, view.stat.st_gid),
     )
+
+
+def without_counting(options: SocketOptions) -> SocketOptions:
+    """Take out of SO_TIMESTAMPING what only a connection can be asked for: nothing will be sent any more."""
+    others = [
+        Option(one.level, one.number, bytes([one.value[0] & ~_OPT_ID]) + one.value[1:])
+        if one.at in SO_TIMESTAMPING
+        else one
+        for one in options.others
+    ]
+    return msgspec.structs.replace(options, others=others)
 
 
 def capture_failed(view: FdView, sock: socket.socket, levels: tuple[int, ...]) -> TcpEnded:

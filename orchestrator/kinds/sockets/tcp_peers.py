@@ -13,6 +13,7 @@ from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.sockets.holders import in_net_namespace, socket_holders
 from orchestrator.kinds.sockets.inet_address import InetAddress
 from orchestrator.kinds.sockets.refused import Refused
+from orchestrator.kinds.sockets.tcp_agree import AgreeingEnd, agree
 from orchestrator.linux import sockdiag
 from orchestrator.linux.proc_fd import list_fds, readlink_fd
 
@@ -33,6 +34,7 @@ class _Connection:
     what: str
     ino: int
     remote: InetAddress
+    end: AgreeingEnd
 
 
 @dataclass
@@ -49,19 +51,29 @@ class TcpPeers:
         """Return the capture's, beginning one at its first connection."""
         return scope.sole(cls, lambda: cls(scope, pid))
 
-    def add(self, view: FdView, local: InetAddress, remote: InetAddress) -> None:
+    def add(self, view: FdView, local: InetAddress, remote: InetAddress, end: AgreeingEnd) -> None:
         """Note a connection of the job."""
-        connection = _Connection(view.pid, view.what, view.stat.st_ino, remote)
+        connection = _Connection(view.pid, view.what, view.stat.st_ino, remote, end)
         self.connections[_end(local), _end(remote)] = connection
 
     def __call__(self) -> None:
-        """Note the connections whose other end is not in the job."""
+        """Let the two ends of connections agree, and note the connections whose other end is not in the job."""
         for (local, remote), connection in self.connections.items():
-            if (remote, local) not in self.connections:
+            other_end = self.connections.get((remote, local))
+            if other_end is not None:
+                if local <= remote:
+                    self._let_agree(connection, other_end)
+            else:
                 other = f"{connection.remote}{self._held_by(local, remote)}"
                 reason = f"it is a TCP connection with {other}, outside of the job"
                 hint = "--tcp keep keeps such connections, with --kill; --tcp close lets a restored job find them reset"
                 self.scope.outside(connection.pid, connection.what, reason, hint)
+
+    def _let_agree(self, one: _Connection, other: _Connection) -> None:
+        try:
+            agree(one.end, other.end)
+        except Refused as refusal:
+            self.scope.unsupported(one.pid, one.what, f"a TCP connection: {refusal.reason}", refusal.hint)
 
     def state_of(self, ino: int) -> sockdiag.InetDiag | None:
         """Return what the kernel lists of a socket of the job."""

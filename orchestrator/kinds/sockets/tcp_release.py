@@ -85,5 +85,5 @@ def _speak(body: TcpConnection, sock: socket.socket) -> None:
     if options.buffer_locks >= 0:
         sock.setsockopt(SOL_SOCKET, SO_BUF_LOCK, options.buffer_locks)
     for option in options.others:
-        if (option.level, option.number) in LATE:
+        if option.at in LATE:
             sock.setsockopt(option.level, option.number, option.value)

@@ -18,6 +18,8 @@ from orchestrator.kinds.record import Record
 from orchestrator.kinds.sockets.borrow import borrow, never_sent_bytes, poll_now, unsent_bytes, waiting_bytes
 from orchestrator.kinds.sockets.option_table import SOL_SOCKET, SOL_TCP
 from orchestrator.kinds.sockets.options import set_int
+from orchestrator.kinds.sockets.refused import Refused
+from orchestrator.linux.sockdiag import TCP_CLOSE_WAIT, TCP_CLOSING, TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_LAST_ACK
 from orchestrator.tape.build import Tape
 
 TCP_MAXSEG = 2
@@ -51,6 +53,9 @@ _tcp_repair_opt = struct.Struct("=II")
 _tcp_repair_window = struct.Struct("=5I")
 assert _tcp_repair_opt.size == 8
 assert _tcp_repair_window.size == 20
+FIN_SENT = (TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_CLOSING, TCP_LAST_ACK)
+FIN_RECEIVED = (TCP_CLOSE_WAIT, TCP_CLOSING, TCP_LAST_ACK)
+_ATTEMPTS = 64
 _PIECE = 32 * 1024  # the kernel takes less than it is given of anything much larger
 
 
@@ -117,8 +122,25 @@ def peek_sent(sock: socket.socket, size: int) -> bytes:
     return sock.recv(size, socket.MSG_PEEK)
 
 
-def read_state(sock: socket.socket, *, fin_sent: bool, fin_received: bool) -> TcpState:
-    """Read a connection's state from a socket in repair mode."""
+def read_state(sock: socket.socket) -> tuple[TcpState, int]:
+    """Read a connection's state from a socket in repair mode, with the state of its machine (TCP_ESTABLISHED...).
+
+    Packets may come in meanwhile: it is read until it stays the same. Raises Refused if it does not.
+    """
+    for _ in range(_ATTEMPTS):
+        machine = _machine(sock)
+        end_of_receive = _seq(sock, TCP_RECV_QUEUE)
+        found = _read_state(sock, end_of_receive, fin_sent=machine in FIN_SENT, fin_received=machine in FIN_RECEIVED)
+        if _machine(sock) == machine and _seq(sock, TCP_RECV_QUEUE) == end_of_receive:
+            return found, machine
+    raise Refused("data comes in faster than it can be looked at", "try again")
+
+
+def _machine(sock: socket.socket) -> int:
+    return sock.getsockopt(SOL_TCP, TCP_INFO, 8)[0]
+
+
+def _read_state(sock: socket.socket, behind: int, *, fin_sent: bool, fin_received: bool) -> TcpState:
     info = sock.getsockopt(SOL_TCP, TCP_INFO, 8)
     options, scales = info[5], info[6]
     scaled = bool(options & _TCPI_OPT_WSCALE)
@@ -126,7 +148,8 @@ def read_state(sock: socket.socket, *, fin_sent: bool, fin_received: bool) -> Tc
     end_of_send = _seq(sock, TCP_SEND_QUEUE) - fin_sent
     outstanding = unsent_bytes(sock.fileno()) - fin_sent
     send_queue = sock.recv(outstanding, socket.MSG_PEEK) if outstanding > 0 else b""
-    end_of_receive = _wrap(_seq(sock, TCP_RECV_QUEUE) - fin_received)
+    end_of_receive = _wrap(behind - fin_received)
+    sock.setsockopt(SOL_TCP, TCP_REPAIR_QUEUE, TCP_RECV_QUEUE)
     receive_queue, urgent = peek_received(sock)
     unsent = never_sent_bytes(sock.fileno()) - fin_sent
     window = RepairWindow(*_tcp_repair_window.unpack(sock.getsockopt(SOL_TCP, TCP_REPAIR_WINDOW, 20)))

@@ -112,7 +112,7 @@ def connect_udp(file: OpenFile, depot: Depot) -> None:
     if body.queue and body.local is not None:
         write_datagrams(depot.tape, body.queue, body.local, body.protocol)
         for option in body.options.others:
-            if (option.level, option.number) == _DEVICE:  # what waited came by another interface
+            if option.at == _DEVICE:  # what waited came by another interface
                 depot.tape.setsockopt(depot.slot(file.id), *_DEVICE, option.value, len(option.value))
     if body.shutdown:  # that of a socket which is not connected fails, and works
         depot.tape.shutdown(depot.slot(file.id), SHUTDOWN_HOW[body.shutdown], may_fail=True)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from orchestrator.ids import DepotFd, ObjectId
 from orchestrator.kinds.files.kind import Depot, OpenFile, Settling
 from orchestrator.kinds.files.reopening import set_status
-from orchestrator.kinds.sockets.options import write_dress
+from orchestrator.kinds.sockets.options import write_dress, write_filtering
 from orchestrator.kinds.sockets.unix_creator import write_listen
 from orchestrator.kinds.sockets.unix_name import UnixName, sockaddr_un
 from orchestrator.kinds.sockets.unix_pair import SHUTDOWN_HOW
@@ -31,10 +31,11 @@ def connect_alone(file: OpenFile, depot: Depot) -> None:
     if file.id != alone[0].id:
         return
     sockets = {one.body.object: (depot.objects[one.body.object], depot.slot(one.id)) for one in alone}
-    for socket_id, (record, _) in sockets.items():
+    for socket_id, (record, standing) in sockets.items():
         # A connected socket takes messages from its target alone.
         if record.queue and record.name is not None:
             _deliver(depot, socket_id, record)
+            write_filtering(depot.tape, standing, record.options)
     for socket_id in callers_first({one: record for one, (record, _) in sockets.items()}):
         _connect_socket(depot, socket_id, *sockets[socket_id])
     for record, standing in sockets.values():
@@ -89,7 +90,7 @@ def _make_socket(depot: Depot, socket_id: ObjectId, record: UnixSocket, standing
         depot.keep(0, standing)
     if record.name is not None:
         write_bind(depot, standing, record.name, _room(socket_id))
-        write_dress(tape, standing, record.options, record.owner)
+        write_dress(tape, standing, record.options, record.owner, filtering=not record.queue)
     if record.backlog >= 0:
         write_listen(depot, standing, record.backlog, record.own)
 
