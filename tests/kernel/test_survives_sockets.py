@@ -22,6 +22,7 @@ PROGRAMS = [
     Program("bound_freely"),
     *(Program("ports_shared", (kind,)) for kind in ("tcp", "tcpboth", "udp", "udpport")),
     Program("unix_to_itself"),
+    Program("udp_queues"),
     *(
         Program("every_socket_option", (kind,), seconds=60)
         for kind in ("unix", "tcp", "listening", "connected", "ended", "udp", "raw", "other")
