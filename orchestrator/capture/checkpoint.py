@@ -29,6 +29,7 @@ from orchestrator.kinds.files.leak import Holder, outside_holders, report_leaks
 from orchestrator.kinds.files.table import FileCollector
 from orchestrator.kinds.memory.capture import Mappers
 from orchestrator.kinds.memory.shared import shared_object
+from orchestrator.kinds.memory.socket_ring import tie_ring
 from orchestrator.kinds.memory.sysv import SegmentMapper
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.task.places import Elsewhere
@@ -326,6 +327,7 @@ def _describe(
             lambda pid, line, writable: files.mapped(pid, line, writable=writable),
             lambda pid, line: shared_object(scope, pid, line),
             SegmentMapper(scope),
+            lambda pid, line, vma: tie_ring(scope, files, pid, line, vma),
         )
         capture = JobCapture(job, scope, mappers, table_of, files.table, files.entered, elsewhere, request.cgroup)
         capture.run()

@@ -112,14 +112,18 @@ class InetDiag(NamedTuple):
 
 
 class PacketDiag(NamedTuple):
-    """One packet socket. ``memberships`` are (interface, count, type, address); ``fanout`` is -1 without a group."""
+    """One packet socket. ``memberships`` are (interface, count, type, address); ``fanout`` is -1 without a group.
+
+    ``receiving`` and ``sending`` are structs packet_diag_ring, empty without such a ring.
+    """
 
     ino: int
     protocol: int
     interface: int
     memberships: tuple[tuple[int, int, int, bytes], ...]
     fanout: int
-    rings: bool
+    receiving: bytes
+    sending: bytes
 
 
 class _Interrupted(Exception):
@@ -235,8 +239,15 @@ def _packet(body: bytes) -> PacketDiag:
         for index, count, kind, size, address in _packet_diag_mclist.iter_unpack(attributes.get(_PACKET_MCLIST, b""))
     )
     fanout = attributes.get(_PACKET_FANOUT)
-    rings = _PACKET_RX_RING in attributes or _PACKET_TX_RING in attributes
-    return PacketDiag(ino, protocol, interface, memberships, _u32.unpack(fanout)[0] if fanout else -1, rings)
+    return PacketDiag(
+        ino,
+        protocol,
+        interface,
+        memberships,
+        _u32.unpack(fanout)[0] if fanout else -1,
+        attributes.get(_PACKET_RX_RING, b""),
+        attributes.get(_PACKET_TX_RING, b""),
+    )
 
 
 def _idle_ms(body: bytes) -> int:

@@ -21,6 +21,7 @@ PROGRAMS = [
     Program("raw_protocols"),
     Program("bound_freely"),
     *(Program("ports_shared", (kind,)) for kind in ("tcp", "tcpboth", "udp", "udpport")),
+    Program("packet_rings"),
     Program("unix_to_itself"),
     Program("udp_queues"),
     *(

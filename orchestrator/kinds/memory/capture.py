@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Callable, Iterable
+from functools import partial
 from mmap import PROT_EXEC
 from typing import NamedTuple, Self
 
@@ -27,6 +28,7 @@ _MCL_FUTURE, _MCL_ONFAULT = 2, 4
 _SPECIAL = {
     b"[vdso]": "vdso", b"[vvar]": "vvar", b"[vvar_vclock]": "vvar_vclock", b"[vsyscall]": "vsyscall",
 }  # fmt: skip
+_SOCKET = b"socket:["
 _NAMED_SHARED = b"[anon_shmem:"
 _NAMED = (b"[anon:", _NAMED_SHARED)
 _REMADE_FLAGS = frozenset(("gd", "lo", "lf", "dc", "wf", "dd", "hg", "nh", "mg", "nr", "sr", "rr", "dp", "ht"))
@@ -49,6 +51,8 @@ class Mappers(NamedTuple):
     """(process, mapping) -> a shared memory object."""
     sysv: Callable[[HostPid, MapLine], ObjectId]
     """(process, mapping) -> a System V segment."""
+    ring: Callable[[HostPid, MapLine, Vma], None] = lambda _pid, _line, _vma: None
+    """Ties the mapping of a socket's ring to its socket, when all tables are known."""
 
 
 class Range(NamedTuple):
@@ -149,8 +153,6 @@ def capture_memory(
             note_ring(scope, pid, line)
         if line.path in _SPECIAL:
             lines.append((line, flags))
-        elif line.path.startswith(b"socket:["):
-            scope.unsupported(pid, _what(line), "the ring of a socket cannot be saved")
         elif line.key and line.prot != PROT_EXEC:  # the kernel itself gives a key to what may only be executed
             scope.unsupported(pid, _what(line), f"its protection key {line.key} cannot be set again")
         elif refused:
@@ -169,6 +171,8 @@ def capture_memory(
             if name or own != policy:
                 vma = msgspec.structs.replace(vma, name=name, policy=own if own != policy else None)
             memory.vmas.append(vma)
+            if line.path.startswith(_SOCKET):
+                scope.finishers.append(partial(mappers.ring, pid, line, vma))
     return memory
 
 
@@ -217,6 +221,8 @@ def _capture_vma(
         backing, of = "object", mappers.shared(pid, line)
     elif line.path.startswith(b"/SYSV") and line.deleted:
         backing, of = "sysv", mappers.sysv(pid, line)
+    elif line.path.startswith(_SOCKET):
+        backing = "file"  # known when all tables are
     elif line.inode:
         backing, of = "file", mappers.file(pid, line, line.shared and ("mw" in flags))
     if line.shared:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import struct
+from functools import partial
 
 from orchestrator.errors import CannotHonour
 from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile
@@ -15,7 +16,15 @@ from orchestrator.kinds.sockets.borrow import is_socket, poll_now
 from orchestrator.kinds.sockets.dropped import DROPPED_HINT, MAY_DROP
 from orchestrator.kinds.sockets.holders import in_net_namespace
 from orchestrator.kinds.sockets.option_table import SOL_PACKET, SOL_SOCKET
-from orchestrator.kinds.sockets.options import SocketOptions, capture_options, set_int, write_dress
+from orchestrator.kinds.sockets.options import (
+    SocketOptions,
+    capture_options,
+    set_int,
+    write_dress,
+    write_filter,
+    write_filtering,
+)
+from orchestrator.kinds.sockets.packet_ring import PacketRing, capture_rings, write_rings
 from orchestrator.kinds.sockets.refused import Refused, record_or_note
 from orchestrator.linux.sockdiag import PacketDiag, packet_sockets
 
@@ -23,6 +32,12 @@ _PACKET_ADD_MEMBERSHIP, _PACKET_FANOUT = 1, 18
 _FANOUT_CBPF, _FANOUT_EBPF = 6, 7
 _FANOUT_UNIQUE = 0x2000
 _sockaddr_ll = struct.Struct("=HHiHBB8s")
+_SOCK_PACKET = 10
+_SO_DETACH_FILTER = 27
+_PACKET_VERSION = (SOL_PACKET, 10)
+_TPACKET_V3 = struct.pack("=i", 2)
+_NOTHING = struct.pack("=HBBI", 6, 0, 0, 0)  # BPF_RET | BPF_K: takes no byte of any packet
+_sockaddr_pkt = struct.Struct("=H14s")
 _packet_mreq = struct.Struct("=iHH8s")
 assert _sockaddr_ll.size == 20
 
@@ -41,6 +56,7 @@ class PacketSocket(Record, frozen=True, tag="packet-socket"):
 
     ino: int
     style: int
+    """SOCK_RAW, SOCK_DGRAM, or the old SOCK_PACKET."""
     protocol: int
     """ETH_P_*, in host order; 0: it hears nothing."""
     interface: int
@@ -52,6 +68,7 @@ class PacketSocket(Record, frozen=True, tag="packet-socket"):
     """What PACKET_FANOUT is given; -1 for a socket in no group."""
     options: SocketOptions
     owner: tuple[int, int]
+    rings: tuple[PacketRing, ...] = ()
 
 
 def _recognise(view: FdView) -> bool:
@@ -65,13 +82,11 @@ def capture_packet(view: FdView, scope: Scope) -> PacketSocket | None:
 
 def _capture(view: FdView, scope: Scope, sock: socket.socket) -> PacketSocket:
     style = sock.getsockopt(SOL_SOCKET, socket.SO_TYPE)
-    if style not in (socket.SOCK_RAW, socket.SOCK_DGRAM):
-        raise Refused("its type (SOCK_PACKET) is of the past")
     diag = in_net_namespace(view.pid, packet_sockets).get(view.stat.st_ino)
     if diag is None:
         raise Refused("it belongs to another network namespace than the job's")
     _judge(diag, poll_now(sock.fileno(), select.POLLIN), MAY_DROP in scope.externals)
-    name = sock.getsockname()[0]
+    name = in_net_namespace(view.pid, partial(_name_of, diag.interface))
     return PacketSocket(
         view.stat.st_ino,
         style,
@@ -82,12 +97,18 @@ def _capture(view: FdView, scope: Scope, sock: socket.socket) -> PacketSocket:
         diag.fanout,
         capture_options(sock, SOL_PACKET),
         (view.stat.st_uid, view.stat.st_gid),
+        capture_rings(sock, diag),
     )
 
 
+def _name_of(interface: int) -> str:
+    try:
+        return socket.if_indextoname(interface) if interface else ""
+    except OSError:  # it is gone
+        return ""
+
+
 def _judge(diag: PacketDiag, ready: int, may_drop: bool) -> None:
-    if diag.rings:
-        raise Refused("its ring is shared with the kernel and cannot be saved")
     if diag.fanout >= 0 and diag.fanout >> 16 & 0xFF in (_FANOUT_CBPF, _FANOUT_EBPF):
         raise Refused("a BPF program shares out what its group (PACKET_FANOUT) receives, and cannot be read back")
     if ready & select.POLLERR:
@@ -100,8 +121,13 @@ def rebuild_packet(file: OpenFile, depot: Depot) -> None:
     """Write the tape entries that leave the socket at its standing number."""
     body: PacketSocket = file.body
     tape = depot.tape
-    tape.socket(socket.AF_PACKET, body.style | socket.SOCK_CLOEXEC, 0)
-    write_dress(tape, 0, body.options, body.owner)
+    old = body.style == _SOCK_PACKET
+    # Only here such a socket can be told what to hear. It is let hear nothing until all is there.
+    tape.socket(socket.AF_PACKET, body.style | socket.SOCK_CLOEXEC, socket.htons(body.protocol) if old else 0)
+    if old:
+        write_filter(tape, 0, _NOTHING)
+    write_dress(tape, 0, body.options, body.owner, filtering=not old)
+    write_rings(tape, 0, body.rings, in_blocks=_in_blocks(body))
     for one in body.memberships:
         for _ in range(one.count):
             request = _packet_mreq.pack(one.interface, one.type, len(one.address), one.address)
@@ -110,14 +136,25 @@ def rebuild_packet(file: OpenFile, depot: Depot) -> None:
     depot.keep(0, depot.slot(file.id))
 
 
+def _in_blocks(body: PacketSocket) -> bool:
+    return any(one.at == _PACKET_VERSION and one.value == _TPACKET_V3 for one in body.options.others)
+
+
 def connect_packet(file: OpenFile, depot: Depot) -> None:
     """Write the tape entries that let it hear, late: it hears what others do."""
     body: PacketSocket = file.body
-    if body.protocol:
+    tape, fd = depot.tape, depot.slot(file.id)
+    if body.style == _SOCK_PACKET:
+        if body.interface:
+            name = _sockaddr_pkt.pack(socket.AF_PACKET, body.name.encode())
+            tape.bind(fd, name, len(name))
+        set_int(tape, fd, SOL_SOCKET, _SO_DETACH_FILTER, 0)
+        write_filtering(tape, fd, body.options)
+    elif body.protocol or body.interface:
         name = _sockaddr_ll.pack(socket.AF_PACKET, socket.htons(body.protocol), body.interface, 0, 0, 0, b"")
-        depot.tape.bind(depot.slot(file.id), name, len(name))
+        tape.bind(fd, name, len(name))
     if body.fanout >= 0:
-        set_int(depot.tape, depot.slot(file.id), SOL_PACKET, _PACKET_FANOUT, body.fanout & ~(_FANOUT_UNIQUE << 16))
+        set_int(tape, fd, SOL_PACKET, _PACKET_FANOUT, body.fanout & ~(_FANOUT_UNIQUE << 16))
 
 
 def check_packet(file: OpenFile) -> None:
