@@ -541,3 +541,14 @@ def test_fresh_sockets_have_no_options(holders: Holders) -> None:
             with socket.socket(family, style) as sock:
                 image, _ = capture([holders.start({100: sock})])
                 assert only_file(image).body.options.others == []  # type: ignore[union-attr]
+
+
+def test_a_saved_packet_that_was_not_read_is_refused(holders: Holders) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.IPPROTO_TCP, 27, 1)  # TCP_SAVE_SYN
+        client = socket.create_connection(listener.getsockname())
+        accepted, _ = listener.accept()
+    assert any("TCP_SAVED_SYN" in reason for reason in blockers([holders.start({100: client, 101: accepted})]))
+    assert len(accepted.getsockopt(socket.IPPROTO_TCP, 28, 200)) >= 40  # the look did not take it
+    assert blockers([holders.start({100: client, 101: accepted})]) == []
+    close(client, accepted)

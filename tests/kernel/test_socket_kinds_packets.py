@@ -303,6 +303,12 @@ def test_sockets_of_other_kinds_are_refused_by_name(holders: Holders) -> None:
         "AF_XDP": (44, 3, 0),
         "AF_ALG": (38, 5, 0),
         "AF_CAN": (29, 3, 1),
+        "AF_KEY": (15, 3, 2),
+        "AF_KCM": (41, 5, 0),
+        "AF_SMC": (43, 1, 0),
+        "AF_TIPC": (30, 5, 0),
+        "AF_RXRPC": (33, 2, 2),
+        "AF_BLUETOOTH": (31, 3, 1),
         "SCTP": (2, 1, 132),
     }
     made = {}
@@ -315,3 +321,18 @@ def test_sockets_of_other_kinds_are_refused_by_name(holders: Holders) -> None:
     for name, reason in zip(made, reasons, strict=True):
         assert name in reason
         assert "sockets cannot be rebuilt" in reason
+
+
+def test_what_raw_sockets_do_beside_hearing_is_refused(holders: Holders) -> None:
+    router = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_IGMP)
+    alerted = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    alerted.setsockopt(SOL_IPV6, 22, 5)
+    assert not any("multicast" in reason for reason in blockers([holders.start({100: router})]))
+    try:
+        router.setsockopt(SOL_IP, 200, 1)
+    except OSError:
+        pytest.skip("this kernel routes no multicast")
+    reasons = blockers([holders.start({100: router, 101: alerted})])
+    close(router, alerted)
+    assert "multicast is routed here" in reasons[0]
+    assert "IPV6_ROUTER_ALERT" in reasons[1]

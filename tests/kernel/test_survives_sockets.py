@@ -17,6 +17,7 @@ PROGRAMS = [
     *(Program("tcp_unaccepted", (kind,)) for kind in ("v4", "v6")),
     Program("tcp_connecting"),
     Program("tcp_flowing"),
+    Program("tcp_states"),
     Program("raw_sockets"),
     Program("raw_protocols"),
     Program("bound_freely"),

@@ -6,6 +6,7 @@ import select
 import socket
 import struct
 from collections.abc import Mapping
+from functools import partial
 
 from orchestrator.ids import HostPid
 from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile
@@ -14,11 +15,12 @@ from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.sockets.borrow import borrow, is_socket, poll_now
 from orchestrator.kinds.sockets.dropped import DROPPED_HINT, MAY_DROP
+from orchestrator.kinds.sockets.holders import in_net_namespace
 from orchestrator.kinds.sockets.inet_address import InetAddress, check_host, parse_address
 from orchestrator.kinds.sockets.inet_bind import Bound, note_freedom, write_bind
 from orchestrator.kinds.sockets.memberships import JoinedGroups, Membership, check_interfaces, join
 from orchestrator.kinds.sockets.option_table import SOL_ICMPV6, SOL_IP, SOL_IPV6, SOL_RAW, SOL_SOCKET
-from orchestrator.kinds.sockets.options import SocketOptions, capture_options, write_buffers, write_options
+from orchestrator.kinds.sockets.options import SocketOptions, capture_options, read_option, write_buffers, write_options
 from orchestrator.kinds.sockets.refused import Refused, record_or_note
 from orchestrator.kinds.sockets.unix_creator import acting_as
 from orchestrator.kinds.sockets.unix_queue import Credentials
@@ -31,6 +33,9 @@ _FRESH_UNFRAMED = {**_FRESH, (SOL_IP, 3): struct.pack("=i", 1), (SOL_IPV6, 36): 
 """Likewise, of IPPROTO_RAW: IP_HDRINCL, IPV6_HDRINCL."""
 _FRESH_ICMPV6 = {**_FRESH, (SOL_RAW, 7): struct.pack("=i", 2)}
 """Likewise, of ICMPv6: IPV6_CHECKSUM, which cannot be set."""
+_IPV6_ROUTER_ALERT = 22
+_ROUTES_4 = "/proc/sys/net/ipv4/conf/all/mc_forwarding"
+_ROUTES_6 = "/proc/sys/net/ipv6/conf/all/mc_forwarding"
 _ESTABLISHED = "01"
 
 
@@ -76,6 +81,7 @@ def _capture(view: FdView, scope: Scope, sock: socket.socket) -> RawSocket:
     family = sock.getsockopt(SOL_SOCKET, socket.SO_DOMAIN)
     style = sock.getsockopt(SOL_SOCKET, socket.SO_TYPE)
     protocol = sock.getsockopt(SOL_SOCKET, socket.SO_PROTOCOL)
+    _judge(view.pid, sock, protocol)
     local = parse_address(sock.getsockname())
     if style == socket.SOCK_RAW:
         local = InetAddress(local.host, 0, local.flowinfo, local.scope_id)
@@ -91,6 +97,19 @@ def _capture(view: FdView, scope: Scope, sock: socket.socket) -> RawSocket:
         JoinedGroups.of(scope, view.pid).of_socket(sock, family),
         (view.stat.st_uid, view.stat.st_gid),
     )
+
+
+def _judge(pid: HostPid, sock: socket.socket, protocol: int) -> None:
+    if protocol == socket.IPPROTO_RAW and any(read_option(sock, SOL_IPV6, _IPV6_ROUTER_ALERT, 4) or b""):
+        raise Refused("what it is alerted of (IPV6_ROUTER_ALERT) cannot be read")
+    sysctl = {socket.IPPROTO_IGMP: _ROUTES_4, socket.IPPROTO_ICMPV6: _ROUTES_6}.get(protocol)
+    if sysctl is not None and sock.getsockopt(SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_RAW:
+        try:
+            routes = in_net_namespace(pid, partial(read_file, sysctl))
+        except FileNotFoundError:
+            return
+        if routes.strip() != b"0":
+            raise Refused("multicast is routed here, and it may be the socket that does so (MRT_INIT, MRT6_INIT)")
 
 
 def _fresh(style: int, protocol: int) -> Mapping[tuple[int, int], bytes] | None:

@@ -23,7 +23,6 @@ from orchestrator.kinds.sockets.options import (
     SO_SNDBUFFORCE,
     SO_TIMESTAMPING,
     TCP_CONGESTION,
-    TCP_ULP,
     Option,
     SocketOptions,
     capture_options,
@@ -36,7 +35,7 @@ from orchestrator.kinds.sockets.refused import Refused, record_or_note
 from orchestrator.kinds.sockets.tcp import STATES, TCP_WINDOW_CLAMP, congestion, is_tcp, levels, tcp_state
 from orchestrator.kinds.sockets.tcp_agree import AgreeingEnd
 from orchestrator.kinds.sockets.tcp_client import TCP_CORK, TcpClient, capture_calling, capture_client
-from orchestrator.kinds.sockets.tcp_ended import CUT, CUT_ALL, TcpEnded, capture_ended
+from orchestrator.kinds.sockets.tcp_ended import CUT, CUT_ALL, TcpEnded, capture_ended, judge_extras
 from orchestrator.kinds.sockets.tcp_forge import write_urgent
 from orchestrator.kinds.sockets.tcp_hold import KEEP, TcpHold
 from orchestrator.kinds.sockets.tcp_keys import signing_keys
@@ -111,8 +110,7 @@ def _capture(view: FdView, scope: Scope, sock: socket.socket) -> TcpConnection |
     local, remote = parse_address(sock.getsockname()), parse_address(sock.getpeername())
     if poll_now(sock.fileno(), 0) & select.POLLERR:
         raise Refused("an error waits in it to be reported")
-    if sock.getsockopt(SOL_TCP, TCP_ULP, 16).rstrip(b"\0"):
-        raise Refused("the kernel encrypts it (TLS)")
+    judge_extras(sock)
     answered = peers.answered(local, remote) if state != TCP_CLOSE_WAIT else 0
     if answered:
         if scope.ends:

@@ -6,6 +6,7 @@ Neither end of the connection has an address any more that could be asked for or
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -23,6 +24,7 @@ from orchestrator.kinds.sockets.options import (
     SO_SNDBUFFORCE,
     SO_TIMESTAMPING,
     TCP_CONGESTION,
+    TCP_ULP,
     Option,
     SocketOptions,
     capture_options,
@@ -40,6 +42,7 @@ _LOOPBACK = {socket.AF_INET: InetAddress("127.0.0.1", 0), socket.AF_INET6: InetA
 _SOCKADDR_BYTES = 28
 _SLACK = 1 << 20
 _INFO_BYTES = 144
+_TCP_SAVED_SYN = 28
 _OPT_ID = 0x80
 _two_u64 = struct.Struct("=QQ")
 _two_u32 = struct.Struct("=II")
@@ -59,8 +62,20 @@ class TcpEnded(Record, frozen=True, tag="tcp-ended"):
     """It was never connected: ECONNREFUSED waits to be reported."""
 
 
+def judge_extras(sock: socket.socket) -> None:
+    """Raise Refused for what a connection has that cannot be given to another one."""
+    if sock.getsockopt(SOL_TCP, TCP_ULP, 16).rstrip(b"\0"):
+        raise Refused("the kernel encrypts it (TLS)")
+    try:
+        sock.getsockopt(SOL_TCP, _TCP_SAVED_SYN, 1)
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # one byte is too little for it
+            raise Refused("the packet that opened it was not read yet (TCP_SAVED_SYN)") from None
+
+
 def capture_ended(view: FdView, sock: socket.socket, levels: tuple[int, ...], *, reset: bool) -> TcpEnded:
     """Record a socket as one whose connection is over, with what it has received. May raise Refused."""
+    judge_extras(sock)
     options = without_counting(capture_options(sock, *levels))
     algorithm = sock.getsockopt(SOL_TCP, TCP_CONGESTION, 16).rstrip(b"\0")
     options.others.append(Option(SOL_TCP, TCP_CONGESTION, algorithm))

@@ -13,7 +13,11 @@ from orchestrator.kinds.sockets.option_table import SOL_SOCKET
 
 _FAMILIES = {
     value: name for name, value in vars(socket).items() if name.startswith("AF_") and isinstance(value, int)
-} | {43: "AF_SMC", 44: "AF_XDP"}
+} | {
+    20: "AF_ASH", 25: "AF_PPPOX", 27: "AF_IB", 28: "AF_MPLS", 31: "AF_BLUETOOTH", 33: "AF_RXRPC", 34: "AF_ISDN",
+    35: "AF_PHONET", 36: "AF_IEEE802154", 37: "AF_CAIF", 39: "AF_NFC", 41: "AF_KCM", 42: "AF_QIPCRTR", 43: "AF_SMC",
+    44: "AF_XDP", 45: "AF_MCTP",
+}  # fmt: skip
 _PROTOCOLS = {1: "ICMP", 33: "DCCP", 58: "ICMPv6", 132: "SCTP", 255: "raw", 262: "MPTCP"}
 
 
