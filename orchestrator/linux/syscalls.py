@@ -155,6 +155,8 @@ eventfd2              290   19    int hex
 signalfd4             289   74    fd ptr size hex
 epoll_create1         291   20    hex
 epoll_ctl             233   21    fd int fd ptr
+fanotify_init         300   262   hex hex
+fanotify_mark         301   263   fd hex hex dirfd str
 inotify_init1         294   26    hex
 inotify_add_watch     254   27    fd str hex
 inotify_rm_watch      255   28    fd int

@@ -459,6 +459,35 @@ def test_an_inotify_with_unread_events_or_lost_files(tmp_path: Path) -> None:
         assert "to which no path leads" in second
 
 
+def test_a_fanotify_group_with_unread_events_or_lost_files(tmp_path: Path) -> None:
+    libc = ctypes.CDLL(None)
+
+    def setup() -> None:
+        for number, name in enumerate(("told", "lost")):
+            assert libc.syscall(300, 2, 0) == number
+            (tmp_path / name).touch()
+            assert libc.syscall(301, number, 1, ctypes.c_uint64(0x20), -100, os.fsencode(tmp_path / name)) == 0
+        os.close(os.open(tmp_path / "told", os.O_RDONLY))
+        os.link(tmp_path / "lost", tmp_path / "other")  # an inode that stays, and whose handle leads to its new name
+        (tmp_path / "lost").unlink()
+
+    original = Process(setup)
+    with contextlib.closing(original):
+        with captured([original], tmp_path / "image") as image:
+            (line,) = names(image).splitlines()
+            assert "24 bytes of events" in line
+            assert "--external fanotify" in line
+        with captured([original], tmp_path / "image", externals=frozenset(["fanotify"])) as image:
+            assert names(image) == ""
+            with contextlib.closing(Target()) as target:
+                target.rebuild(image)
+                assert "fanotify ino:" in target.process.fdinfo(0)
+                assert "fanotify ino:" in target.process.fdinfo(1)
+                (tmp_path / "told").unlink()
+                with pytest.raises(FileMissing, match="told"):
+                    check_files(image.files)
+
+
 def test_processes_outside_or_gone(tmp_path: Path) -> None:
     def setup() -> None:
         child = os.fork()
@@ -895,7 +924,9 @@ def test_everything_that_cannot_be_rebuilt_is_named_at_once(tmp_path: Path) -> N
         assert libc.unshare(CLONE_NEWNET) == 0
         os.open("/proc/self/ns/net", os.O_RDONLY)  # 2
         assert libc.unshare(CLONE_NEWNET) == 0
-        assert libc.syscall(300, 0, 0) == 3  # fanotify_init
+        assert libc.syscall(300, 4, 0) == 3  # fanotify_init, FAN_CLASS_CONTENT
+        (tmp_path / "decided").touch()
+        assert libc.syscall(301, 3, 1, ctypes.c_uint64(0x10000), -100, os.fsencode(tmp_path / "decided")) == 0
         os.open("/dev/loop-control" if os.path.exists("/dev/loop-control") else "/dev/kmsg", os.O_RDONLY)  # 4
         os.open(tmp_path, os.O_RDONLY)  # 5
         fcntl.fcntl(5, fcntl.F_NOTIFY, fcntl.DN_CREATE | fcntl.DN_MULTISHOT)
@@ -915,7 +946,7 @@ def test_everything_that_cannot_be_rebuilt_is_named_at_once(tmp_path: Path) -> N
         assert [re.findall(r"fd (\d+) ", line)[0] for line in lines] == list("012345")
         for line, reason in zip(
             lines,
-            ["other names", "registrations", "namespace", "fanotify", "device", "F_NOTIFY"],
+            ["other names", "registrations", "namespace", "decides who may open", "device", "F_NOTIFY"],
             strict=True,
         ):
             assert reason in line

@@ -19,6 +19,7 @@ PROGRAMS = [
     Program("symbolic_links"),
     Program("shared_proc_files"),
     Program("watches", checkpoint_options=("--external", "inotify")),
+    Program("fanotify_marks"),
     Program("made_up_files"),
     Program("dead_processes"),
     Program("namespace_files"),

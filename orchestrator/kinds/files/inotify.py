@@ -14,15 +14,13 @@ from orchestrator.errors import FileMissing
 from orchestrator.ids import ObjectId
 from orchestrator.kinds.files.kind import O_CLOEXEC, Depot, FdView, FileKind, OpenFile
 from orchestrator.kinds.files.reopening import set_status
-from orchestrator.kinds.record import Record, native_path, portable_path
+from orchestrator.kinds.files.watched import device_of, hex_fields, open_file_of, path_of
+from orchestrator.kinds.record import Record, native_path
 from orchestrator.kinds.scope import Scope
-from orchestrator.linux.handles import open_by_handle_at
-from orchestrator.linux.mountinfo import read_mountinfo
 
 _IN_DONT_FOLLOW, _IN_DELETE_SELF = 0x02000000, 0x400
 _USER_BITS = 0x85000FFF
 """What inotify_add_watch takes and fdinfo shows: events, IN_ONLYDIR, IN_EXCL_UNLINK, IN_ONESHOT."""
-_MINOR_BITS = 20
 _HIGHEST = 100_000
 _EVENT_BYTES = 16
 _BATCH = 1024
@@ -62,12 +60,11 @@ class WatchLine(NamedTuple):
 
 def parse_watch(text: str) -> WatchLine:
     """Parse such a line: "wd:2 ino:20c03c sdev:fe00000 mask:fff fhandle-type:1 f_handle:3c...", in hex."""
-    field = dict(word.split(":", 1) for word in text.split())
-    device = int(field["sdev"], 16)
+    field = hex_fields(text)
     return WatchLine(
         int(field["wd"], 16),
         int(field["ino"], 16),
-        os.makedev(device >> _MINOR_BITS, device & (1 << _MINOR_BITS) - 1),
+        device_of(field["sdev"]),
         int(field["mask"], 16),
         int(field.get("fhandle-type", "0"), 16),
         bytes.fromhex(field.get("f_handle", "")),
@@ -94,7 +91,7 @@ def _capture(view: FdView, scope: Scope) -> Inotify | None:
         if line.number > _HIGHEST:
             scope.unsupported(view.pid, view.what, f"its watches have numbers above {_HIGHEST}")
             return None
-        path = _path_of(view, line)
+        path = path_of(view, line)
         if path is None:  # an open file may lead there, which is known when all are
             scope.finishers.append(partial(_find_file, watches, view, line, scope))
         else:
@@ -103,45 +100,11 @@ def _capture(view: FdView, scope: Scope) -> Inotify | None:
 
 
 def _find_file(watches: list[Watch], view: FdView, line: WatchLine, scope: Scope) -> None:
-    assert view.files is not None
-    for held in view.files.of_inode(line.inode):
-        if os.stat(f"/proc/{held.pid}/fd/{held.fd}").st_dev == line.device:
-            watches.append(Watch(line.number, "", line.mask & _USER_BITS, held.file))
-            return
-    scope.unsupported(view.pid, view.what, f"watch {line.number} is on inode {line.inode}, to which no path leads")
-
-
-def _path_of(view: FdView, line: WatchLine) -> str | None:
-    """Find a path to a watched inode: by its handle, on each mount of its file system."""
-    for mount in read_mountinfo(view.pid):
-        if os.makedev(mount.major, mount.minor) != line.device or not line.handle:
-            continue
-        try:
-            mount_fd = os.open(f"/proc/{view.pid}/root{mount.mountpoint}", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            continue
-        try:
-            fd = open_by_handle_at(mount_fd, line.handle_type, line.handle, os.O_PATH)
-        except OSError:
-            continue
-        finally:
-            os.close(mount_fd)
-        path = os.readlink(f"/proc/self/fd/{fd}")
-        os.close(fd)
-        if _leads_to(path, view, line):
-            return portable_path(path)
-    return None
-
-
-def _leads_to(path: str, view: FdView, line: WatchLine) -> bool:
-    for seen in (path, f"/proc/{view.pid}/root{path}"):
-        try:
-            status = os.lstat(seen)
-        except OSError:
-            continue
-        if (status.st_dev, status.st_ino) == (line.device, line.inode):
-            return True
-    return False
+    of = open_file_of(view, line)
+    if of is None:
+        scope.unsupported(view.pid, view.what, f"watch {line.number} is on inode {line.inode}, to which no path leads")
+    else:
+        watches.append(Watch(line.number, "", line.mask & _USER_BITS, of))
 
 
 def _rebuild(file: OpenFile, depot: Depot) -> None:

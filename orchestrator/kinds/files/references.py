@@ -11,6 +11,7 @@ from orchestrator.errors import ImageCorrupt
 from orchestrator.kinds.files.bpf_map import BpfMap
 from orchestrator.kinds.files.btf import Btf
 from orchestrator.kinds.files.epoll import EventPoll
+from orchestrator.kinds.files.fanotify import Fanotify
 from orchestrator.kinds.files.ghost import Ghost
 from orchestrator.kinds.files.inotify import Inotify
 from orchestrator.kinds.files.kind import FileTable, OpenFile
@@ -36,6 +37,10 @@ def check_references(
             for watch in file.body.watches:
                 if not -1 <= watch.file < len(files):
                     raise ImageCorrupt(f"inotify {number} of the image watches open file {watch.file} of {len(files)}")
+        if isinstance(file.body, Fanotify):
+            for mark in file.body.marks:
+                if not -1 <= mark.file < len(files):
+                    raise ImageCorrupt(f"fanotify {number} of the image marks open file {mark.file} of {len(files)}")
         if isinstance(file.body, EventPoll):
             for entry in file.body.registrations:
                 _check_descriptor(f"epoll {number}", entry.fd, entry.file, len(files))

@@ -9,7 +9,6 @@ _ANONYMOUS = {
     "[io_uring]": "the rings are shared with the kernel and cannot be saved",
     "[userfaultfd]": "its registrations cannot be saved",
     "[perf_event]": "performance counters cannot be saved",
-    "[fanotify]": "fanotify groups cannot be saved",
     "bpf-map": "memory of a BPF map does not show of which map it is",
     "bpf-prog": "BPF objects cannot be saved",
     "bpf_link": "BPF objects cannot be saved",

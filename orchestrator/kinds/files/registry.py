@@ -9,6 +9,7 @@ from orchestrator.kinds.files import (
     epoll,
     eventfd,
     external,
+    fanotify,
     fifo,
     ghost,
     inotify,
@@ -28,6 +29,7 @@ from orchestrator.kinds.files.device import Device
 from orchestrator.kinds.files.epoll import EventPoll
 from orchestrator.kinds.files.eventfd import EventFd
 from orchestrator.kinds.files.external import External
+from orchestrator.kinds.files.fanotify import Fanotify
 from orchestrator.kinds.files.fifo import Fifo
 from orchestrator.kinds.files.ghost import Ghost, GhostFile
 from orchestrator.kinds.files.inotify import Inotify
@@ -63,6 +65,7 @@ KINDS: tuple[FileKind, ...] = (
     memfd.KIND,
     pidfd.KIND,
     inotify.KIND,
+    fanotify.KIND,
     namespace.KIND,
     bpf_map.KIND,
     btf.KIND,
@@ -94,6 +97,7 @@ FileBody = (
     | SignalFd
     | PidFd
     | Inotify
+    | Fanotify
     | NamespaceFile
     | ProcFile
     | RemovedDirectory
