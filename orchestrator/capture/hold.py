@@ -27,6 +27,8 @@ from orchestrator.tape.tracee import Tracee, Workspace
 _PROT_RWX, _PROT_RX, _PROT_RW = 7, 5, 3
 _MAP_PRIVATE_ANONYMOUS, _MAP_FIXED = 0x22, 0x10
 _PAGE = 4096
+_PF_USER_WORKER = 0x4000
+"""Since Linux 5.12 of io_uring, since 6.4 of vhost."""
 
 
 @dataclass(slots=True)
@@ -48,6 +50,8 @@ class HeldProcess:
     """Which threads trap where, when they are not held."""
     living: HostTid | None = None
     """A thread that lives, if the main thread has ended before others."""
+    workers: list[str] = field(default_factory=list)
+    """Threads that never leave the kernel, as "TID (name)": they can be stopped, but make no calls for us."""
 
     @property
     def is_zombie(self) -> bool:
@@ -191,6 +195,9 @@ class HeldJob:
                 vtid = process.pid if int(tid) == pid else Tid(read_status(pid, tid).ns_pid[-1])
                 thread = Tracee(tid, process.pid, Tid(vtid), process.memory, at, stone)
                 thread.load()
+                if arch.is_nowhere(thread.registers) and (stat := read_stat(tid)).flags & _PF_USER_WORKER:
+                    process.workers.append(f"{tid} ({os.fsdecode(stat.comm)})")
+                    continue
                 if traps := read_traps(tid):
                     process.traps[tid] = traps
                     disarm(tid, traps)

@@ -194,6 +194,9 @@ class JobCapture:
                 self._with_own_tables(process, view, thread, new_table, root)
                 for view, thread in zip(views, threads, strict=True)
             ]
+        for worker in process.workers:
+            reason = "it works for the kernel (io_uring, vhost) and never leaves it"
+            self._scope.unsupported(process.host, f"thread {worker}", reason)
         state = ProcessState(
             vm, fd, fs, sig,
             ptrace.peek_signals(process.seen, shared=True) if status.shd_pnd else [],

@@ -203,6 +203,14 @@ class TestRefusedCheckpoint:
         )
         refused(run, 20, *argv, says_also=words)
 
+    @pytest.mark.parametrize("kind", ["enters", "polls", "closed"])
+    def test_threads_that_work_for_the_kernel(self, job: Job, kind: str) -> None:
+        run = Run(Program("io_uring_works", (kind,)), job)
+        run.start()
+        argv = ("checkpoint", "--cgroup", job.name, "-o", str(job.image))
+        words = ("it works for the kernel", "the rings are shared", "memory 0x")
+        refused(run, 20, *argv, says_also=words if kind == "closed" else (*words, "fd 3"))
+
     def test_a_request_that_does_not_come_back(self, job: Job) -> None:
         run = Run(Program("aio_polls"), job)
         run.start()

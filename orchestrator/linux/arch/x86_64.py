@@ -68,6 +68,11 @@ def stack_pointer(registers: list[int]) -> int:
     return registers[RSP]
 
 
+def is_nowhere(registers: list[int]) -> bool:
+    """Whether a thread has no place in user space, as one that never leaves the kernel."""
+    return registers[RIP] == 0
+
+
 def is_64_bit(registers: list[int]) -> bool:
     """Say whether the task runs 64-bit code (a compat task has another code segment)."""
     return registers[CS] == USER_CS_64
