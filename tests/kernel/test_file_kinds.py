@@ -27,6 +27,7 @@ from orchestrator.errors import CannotHonour, FileChanged, FileMissing, Resource
 from orchestrator.ids import FarAddr, ObjectId
 from orchestrator.kinds.files.depot import check_files
 from orchestrator.kinds.files.eventfd import try_semaphore
+from orchestrator.kinds.files.external import device_key, terminal_key
 from orchestrator.kinds.files.kind import Depot, Owner
 from orchestrator.kinds.files.leak import outside_holders, report_leaks
 from orchestrator.kinds.files.locks import F_OFD_SETLK
@@ -967,6 +968,38 @@ def test_a_terminal_of_somebody_else_is_left_outside(tmp_path: Path) -> None:
                 assert os.isatty(target.process.take(0))
     os.close(master)
     os.close(slave)
+
+
+def test_devices_of_the_machine_are_handed_over(tmp_path: Path) -> None:
+    paths = []
+    for path in ("/dev/console", "/dev/tty0", "/dev/net/tun", "/dev/fuse", "/dev/kvm", "/dev/loop-control"):
+        with contextlib.suppress(OSError):
+            os.close(os.open(path, os.O_RDWR | os.O_NOCTTY))
+            paths.append(path)
+    if not paths:
+        pytest.skip("no such device can be opened here")
+    numbers = {path: os.stat(path).st_rdev for path in paths}
+    keys = [
+        f"{'tty' if os.major(rdev) in (4, 5) else 'dev'}[{os.major(rdev)}:{os.minor(rdev)}]"
+        for rdev in numbers.values()
+    ]
+    original = Process(lambda: [os.open(path, os.O_RDWR | os.O_NOCTTY) for path in paths])
+    with contextlib.closing(original):
+        with captured([original], tmp_path / "image") as image:
+            lines = names(image).splitlines()
+            assert len(lines) == len(paths)
+            for key in keys:
+                assert [line for line in lines if f"--external '{key}'" in line]
+        with captured([original], tmp_path / "image", externals=frozenset(keys)) as image:
+            assert names(image) == ""
+            original.close()
+            given = {key: os.open(path, os.O_RDWR | os.O_NOCTTY) for key, path in zip(keys, paths, strict=True)}
+            with contextlib.closing(Target()) as target:
+                target.rebuild(image, inherited=given)
+                links = [target.process.link(fd) for fd in target.process.fds()]
+                assert links == paths
+            for fd in given.values():
+                os.close(fd)
 
 
 def test_locks_are_taken_again(tmp_path: Path) -> None:

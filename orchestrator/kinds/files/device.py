@@ -51,7 +51,12 @@ def _capture(view: FdView, scope: Scope) -> Device | None:
         )
     else:
         what = "character" if stat.S_ISCHR(status.st_mode) else "block"
-        scope.unsupported(view.pid, view.what, f"{what} device {major}:{minor} has state that cannot be saved")
+        scope.unsupported(
+            view.pid,
+            view.what,
+            f"{what} device {major}:{minor} has state that cannot be saved",
+            f"--external 'dev[{major}:{minor}]' leaves it out of the image, to be handed over at the restore",
+        )
     return None
 
 

@@ -16,13 +16,14 @@ from orchestrator.kinds.scope import Scope
 from orchestrator.linux import tty
 
 _FIONBIO = 0x5421
+_CONSOLES = frozenset((4, 5))
 
 
 class External(Record, frozen=True, tag="external"):
     """A file that is not in the image, by the key it is given under."""
 
     key: str
-    """As "stdio[1]", "pipe[123]", "tty[136:0]", "socket[123]" or "file[PATH]"."""
+    """As "stdio[1]", "pipe[123]", "tty[136:0]", "dev[10:200]", "socket[123]" or "file[PATH]"."""
     settings: bytes = b""
     """Of a terminal: struct termios2."""
     size: bytes = b""
@@ -36,8 +37,25 @@ def external_key(view: FdView) -> str:
         return f"{kind}[{inode}"
     if stat.S_ISCHR(view.stat.st_mode) and not view.link.startswith("/dev/zero"):
         rdev = terminal_behind(view)
-        return f"tty[{os.major(rdev)}:{os.minor(rdev)}]"
+        return terminal_key(rdev) if is_terminal(view) else device_key(rdev)
+    if stat.S_ISBLK(view.stat.st_mode):
+        return device_key(view.stat.st_rdev)
     return f"file[{view.link}]"
+
+
+def is_terminal(view: FdView) -> bool:
+    """Whether a character device is a terminal, a console or a serial line."""
+    return os.major(view.stat.st_rdev) in _CONSOLES or (view.fd >= 0 and os.isatty(view.local))
+
+
+def terminal_key(rdev: int) -> str:
+    """Return how --external names a terminal."""
+    return f"tty[{os.major(rdev)}:{os.minor(rdev)}]"
+
+
+def device_key(rdev: int) -> str:
+    """Return how --external names any other device."""
+    return f"dev[{os.major(rdev)}:{os.minor(rdev)}]"
 
 
 def terminal_behind(view: FdView) -> int:
@@ -53,7 +71,7 @@ def terminal_behind(view: FdView) -> int:
 
 def declared(scope: Scope, rdev: int) -> str | None:
     """Return the key of a terminal that the job was given, or that the user has declared; None if it is neither."""
-    key = f"tty[{os.major(rdev)}:{os.minor(rdev)}]"
+    key = terminal_key(rdev)
     if key in scope.externals:
         return key
     return next((f"stdio[{number}]" for (_, _, of), number in scope.stdio.items() if of == rdev), None)
@@ -93,7 +111,10 @@ def _rebuild(file: OpenFile, depot: Depot) -> None:
     depot.tape.dup3(depot.inherited[key], depot.slot(file.id), O_CLOEXEC)
     # Whoever polls counts on not being blocked. The other flags are the giver's own (as ">>" sets O_APPEND).
     blocking = 0 if file.flags & os.O_NONBLOCK else 1
-    depot.tape.ioctl(depot.slot(file.id), _FIONBIO, (1 - blocking).to_bytes(4, "little"))
+    # A device need not know of that.
+    depot.tape.ioctl(
+        depot.slot(file.id), _FIONBIO, (1 - blocking).to_bytes(4, "little"), may_fail=key.startswith("dev[")
+    )
 
 
 def _never(_view: FdView) -> bool:

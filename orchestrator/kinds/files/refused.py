@@ -12,8 +12,7 @@ _ANONYMOUS = {
     "bpf-map": "memory of a BPF map does not show of which map it is",
     "bpf-prog": "BPF objects cannot be saved",
     "bpf_link": "BPF objects cannot be saved",
-    "kvm-vm": "virtual machines cannot be saved",
-    "kvm-vcpu:0": "virtual machines cannot be saved",
+    "kvm": "virtual machines cannot be saved",
     "seccomp notify": "a supervisor of system calls cannot be saved",
     "[fscontext]": "a mount in the making cannot be saved",
     "landlock-ruleset": "a Landlock ruleset cannot be read back",
@@ -38,7 +37,8 @@ def refuse(view: FdView, scope: Scope) -> None:
     """Note why a file that no kind recognises cannot be rebuilt."""
     kind, _, rest = view.link.partition(":")
     if kind == "anon_inode":
-        reason = _ANONYMOUS.get(rest, "this kind of file cannot be saved")
+        name = "kvm" if rest.startswith("kvm-") else rest  # virtual machines, processors by number, devices of theirs
+        reason = _ANONYMOUS.get(name, "this kind of file cannot be saved")
     else:
         reason = _LINKS.get(kind, "this kind of file cannot be saved")
         reason = _INTERNAL.get(view.link.removesuffix(" (deleted)"), reason)
