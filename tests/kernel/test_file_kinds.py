@@ -978,11 +978,8 @@ def test_devices_of_the_machine_are_handed_over(tmp_path: Path) -> None:
             paths.append(path)
     if not paths:
         pytest.skip("no such device can be opened here")
-    numbers = {path: os.stat(path).st_rdev for path in paths}
-    keys = [
-        f"{'tty' if os.major(rdev) in (4, 5) else 'dev'}[{os.major(rdev)}:{os.minor(rdev)}]"
-        for rdev in numbers.values()
-    ]
+    numbers = [os.stat(path).st_rdev for path in paths]
+    keys = [terminal_key(rdev) if os.major(rdev) in (4, 5) else device_key(rdev) for rdev in numbers]
     original = Process(lambda: [os.open(path, os.O_RDWR | os.O_NOCTTY) for path in paths])
     with contextlib.closing(original):
         with captured([original], tmp_path / "image") as image:

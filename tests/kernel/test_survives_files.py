@@ -39,6 +39,7 @@ PROGRAMS = [
     Program("epolls"),
     Program("epoll_shared"),
     Program("timerfds"),
+    Program("timerfd_clocks"),
     Program("signalfds"),
     Program("proc_files"),
     Program("flock_owner"),

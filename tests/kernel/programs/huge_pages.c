@@ -29,8 +29,9 @@ int main(int argc, char **argv)
 	gate_make(&gate);
 	char *mine = OK(mmap(NULL, 3 * HUGE, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_NORESERVE, -1, 0));
 	char *ours = OK(mmap(NULL, 3 * HUGE, RW, MAP_SHARED | MAP_ANONYMOUS | MAP_HUGETLB | MAP_NORESERVE, -1, 0));
-	int fd = OK(memfd_create("huge", MFD_HUGETLB));
+	int fd = OK(memfd_create("huge", MFD_HUGETLB | MFD_ALLOW_SEALING));
 	OK(ftruncate(fd, HUGE));
+	OK(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW));
 	char *of_fd = OK(mmap(NULL, HUGE, RW, MAP_SHARED, fd, 0));
 	char *copied = OK(mmap(NULL, HUGE, RW, MAP_PRIVATE, fd, 0));
 	int segment = OK(shmget(IPC_PRIVATE, HUGE - 12345, IPC_CREAT | SHM_HUGETLB | 0600));
@@ -58,6 +59,8 @@ int main(int argc, char **argv)
 	gate_wait(&gate, 1);
 	ready_and_hold();
 	reap(child);
+	SAME(fcntl(fd, F_GET_SEALS), F_SEAL_SHRINK | F_SEAL_GROW);
+	FAILS(ftruncate(fd, 2 * HUGE), EPERM);
 	filled(mine, PAGE, 1);
 	zeroed(mine + PAGE, HUGE - PAGE);
 	filled(mine + 2 * HUGE, HUGE, 2);
