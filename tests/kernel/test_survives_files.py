@@ -28,6 +28,7 @@ PROGRAMS = [
     Program("aio_idle"),
     Program("aio_idle", checkpoint_options=("--external", "aio")),
     Program("aio_completions"),
+    Program("aio_traffic"),
     Program("deleted_executable", ("replaced",)),
     Program("deleted_executable", ("removed",)),
     Program("directories"),
