@@ -1,4 +1,4 @@
-"""Network namespaces whose links begin and end in them: lo, dummies, pairs of veth. See network_namespaces(7).
+"""Network namespaces whose links begin and end in them: lo, dummies, veth pairs, tun, tap. See network_namespaces(7).
 
 Capture speaks netlink itself, as it must be short; rebuilding imports pyroute2, which nothing else does.
 """
@@ -21,6 +21,7 @@ from orchestrator.namespaces.kind import NamespaceKind
 from orchestrator.namespaces.net_links import IFF_UP, KINDS, SETTABLE, Link, Refused, note_filters, read_links
 from orchestrator.namespaces.net_messages import NetMessages, read_messages, rebuild_messages
 from orchestrator.namespaces.net_sysctl import changed_sysctls, read_net_sysctls, write_net_sysctls
+from orchestrator.namespaces.net_tun import make_tun
 from orchestrator.namespaces.sysctl import read_sysctls
 from orchestrator.tape.build import Tape
 
@@ -105,6 +106,11 @@ def _rebuild_inside(record: NetNamespace) -> None:
 def _make(route: Any, link: Link, links: list[Link]) -> None:
     if link.kind == "dummy":
         route.link("add", index=link.index, ifname=link.name, kind="dummy", address=link.address)
+    elif link.kind == "tun":
+        assert link.tun is not None
+        make_tun(link.name, link.index, link.tun)
+        if link.address:
+            route.link("set", index=link.index, address=link.address)
     elif link.kind == "veth" and link.peer > link.index:
         other = next(other for other in links if other.index == link.peer)
         # Not ``peer=``, which takes no index.

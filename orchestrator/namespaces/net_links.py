@@ -8,9 +8,10 @@ from orchestrator.kinds.record import Record
 from orchestrator.linux import netlink
 from orchestrator.linux.netlink import Netlink
 from orchestrator.linux.procfs import read_file
+from orchestrator.namespaces.net_tun import Tun, read_tun
 
 LOOPBACK = "loopback"
-KINDS = frozenset((LOOPBACK, "dummy", "veth"))
+KINDS = frozenset((LOOPBACK, "dummy", "veth", "tun"))
 IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
 SETTABLE = 0x80 | 0x100 | 0x200 | 0x1000
 """IFF_NOARP, IFF_PROMISC, IFF_ALLMULTI, IFF_MULTICAST."""
@@ -22,7 +23,7 @@ _tcmsg = struct.Struct("=BxHiIII")  # family, pad, ifindex handle parent info
 assert (_ifinfomsg.size, _tcmsg.size) == (16, 20)
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER, _IFLA_TXQLEN = 1, 3, 4, 5, 10, 13
 _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_GROUP, _IFLA_LINK_NETNSID, _IFLA_XDP, _IFLA_PROP_LIST = 18, 20, 27, 37, 43, 52
-_IFLA_INFO_KIND, _IFLA_XDP_ATTACHED, _IFLA_ALT_IFNAME, _TCA_KIND = 1, 2, 53, 1
+_IFLA_INFO_KIND, _IFLA_INFO_DATA, _IFLA_XDP_ATTACHED, _IFLA_ALT_IFNAME, _TCA_KIND = 1, 2, 2, 53, 1
 
 Refused = list[tuple[str, str]]
 """(what, why it cannot be rebuilt)."""
@@ -34,7 +35,7 @@ class Link(Record, frozen=True):
     index: int
     name: str
     kind: str
-    """"loopback", "dummy" or "veth"."""
+    """"loopback", "dummy", "veth" or "tun", which may be a tap."""
     up: bool
     flags: int
     mtu: int
@@ -45,6 +46,7 @@ class Link(Record, frozen=True):
     peer: int = 0
     """The index of a veth's other end; -1 if that is in another namespace."""
     other_names: list[str] = []  # noqa: RUF012 - msgspec copies it
+    tun: Tun | None = None
 
 
 def read_links(refused: Refused) -> list[Link]:
@@ -97,6 +99,7 @@ def _link(payload: bytes, refused: Refused) -> Link:
             for type_, value in netlink.attributes(found.get(_IFLA_PROP_LIST, b""), 0)
             if type_ == _IFLA_ALT_IFNAME
         ],
+        read_tun(dict(netlink.attributes(information.get(_IFLA_INFO_DATA, b""), 0))) if kind == "tun" else None,
     )
 
 

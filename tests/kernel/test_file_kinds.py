@@ -36,6 +36,7 @@ from orchestrator.kinds.files.procfile import ProcFile
 from orchestrator.kinds.files.table import FileCollector
 from orchestrator.kinds.files.timerfd import timerfd_gettime
 from orchestrator.kinds.memory.shared import open_shared, shared_object
+from orchestrator.linux import tuntap
 from orchestrator.linux.nsfs import CLONE_NEWNET
 from orchestrator.linux.proc_maps import read_maps
 from orchestrator.tape.build import Tape
@@ -970,9 +971,24 @@ def test_a_terminal_of_somebody_else_is_left_outside(tmp_path: Path) -> None:
     os.close(slave)
 
 
+def test_a_network_interface_that_is_elsewhere(tmp_path: Path) -> None:
+    if not os.path.exists(tuntap.PATH):
+        pytest.skip("no tun here")
+
+    def setup() -> None:
+        libc = ctypes.CDLL(None)
+        assert libc.unshare(CLONE_NEWNET) == 0
+        fcntl.ioctl(os.open(tuntap.PATH, os.O_RDWR), tuntap.TUNSETIFF, tuntap.ifreq("away", tuntap.IFF_TUN))
+        assert libc.unshare(CLONE_NEWNET) == 0
+
+    original = Process(setup)
+    with contextlib.closing(original), captured([original], tmp_path / "image") as image:
+        assert "its network interface is in a network namespace that is not the job's own" in names(image)
+
+
 def test_devices_of_the_machine_are_handed_over(tmp_path: Path) -> None:
     paths = []
-    for path in ("/dev/console", "/dev/tty0", "/dev/net/tun", "/dev/fuse", "/dev/kvm", "/dev/loop-control"):
+    for path in ("/dev/console", "/dev/tty0", "/dev/fuse", "/dev/kvm", "/dev/loop-control"):
         with contextlib.suppress(OSError):
             os.close(os.open(path, os.O_RDWR | os.O_NOCTTY))
             paths.append(path)

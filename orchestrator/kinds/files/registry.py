@@ -21,6 +21,7 @@ from orchestrator.kinds.files import (
     regular,
     signalfd,
     timerfd,
+    tun,
     unnamed,
 )
 from orchestrator.kinds.files.bpf_map import BpfMap, BpfMapFile
@@ -42,6 +43,7 @@ from orchestrator.kinds.files.procfile import ProcFile
 from orchestrator.kinds.files.regular import NamedFile
 from orchestrator.kinds.files.signalfd import SignalFd
 from orchestrator.kinds.files.timerfd import TimerFd
+from orchestrator.kinds.files.tun import TunFile
 from orchestrator.kinds.files.unnamed import (
     Removed,
     RemovedDevice,
@@ -80,6 +82,7 @@ KINDS: tuple[FileKind, ...] = (
     terminals.MASTER,
     terminals.SLAVE,
     terminals.HUNG_UP,
+    tun.KIND,
     device.KIND,
     external.KIND,
 )
@@ -110,6 +113,7 @@ FileBody = (
     | External
     | BpfMapFile
     | BtfFile
+    | TunFile
     | SocketBody
 )
 """What OpenFile.body may be."""
