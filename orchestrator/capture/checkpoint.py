@@ -37,6 +37,7 @@ from orchestrator.kinds.task.process import unshareable
 from orchestrator.linux import vdso
 from orchestrator.linux.arch import x86_64 as arch
 from orchestrator.namespaces.survey import prepare, survey
+from orchestrator.restore.descriptors import needed_limit, placers
 from orchestrator.snapshot import Machine, Snapshot
 from orchestrator.tape.build import TapeError
 from orchestrator.tape.tracee import TaskGone
@@ -369,12 +370,7 @@ def _describe(
 def _refuse_too_many_descriptors(snapshot: Snapshot, scope: Scope) -> None:
     """Raise Unsupported if no process here may have as many descriptors as the first process of a restore needs."""
     _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = max([0, *(table.descriptors[-1].fd for table in snapshot.file_tables if table.descriptors)])
-    if 2 * (len(snapshot.files) + highest) < limit:
-        return
-    from orchestrator.restore.descriptors import divide, placers
-
-    needed = divide(snapshot, limit).needed
+    needed = needed_limit(snapshot, limit)
     if needed > limit:
         most = max(snapshot.file_tables, key=lambda table: len(table.descriptors))
         placer = placers(snapshot)[most.id]

@@ -20,6 +20,7 @@ from orchestrator.snapshot import Snapshot
 
 _OWN = 3
 """What orch gives to the first process for itself: the image, the cgroup, and the way for the job's status."""
+_LOW = LOWEST + 2
 
 
 class Division(NamedTuple):
@@ -36,20 +37,39 @@ class Division(NamedTuple):
 def divide(snapshot: Snapshot, limit: int) -> Division:
     """Let the first process open everything if it may have so many descriptors, else only what it must."""
     whole = Slots((file.id for file in snapshot.files), claims(snapshot.file_tables, snapshot.files), limit=limit)
-    extras = _OWN + sum(map(_stands_too, snapshot.objects)) + len(_given(snapshot))
+    extras = _extras(snapshot)
     needed = whole.room(extras)
     if needed <= limit:
         return Division(whole, {}, needed)
-    apart: dict[ObjectId, list[ObjectId]] = {}
-    tables = files_apart(
-        snapshot.files, snapshot.objects, snapshot.file_tables, placers(snapshot, threads=False), _elsewhere(snapshot)
-    )
-    for file, table in tables.items():
-        apart.setdefault(table, []).append(file)
+    tables = _apart(snapshot)
     rest = [file.id for file in snapshot.files if file.id not in tables]
     slots = Slots(rest, claims(snapshot.file_tables, snapshot.files), limit=limit)
+    apart: dict[ObjectId, list[ObjectId]] = {}
+    for file, table in tables.items():
+        apart.setdefault(table, []).append(file)
     low = [_without_place(table, tables) for table in snapshot.file_tables if table.id in apart]
     return Division(slots, apart, slots.room(extras + max(low, default=0)))
+
+
+def needed_limit(snapshot: Snapshot, limit: int) -> int:
+    """Return how many descriptors a process must be allowed to have for a restore, at least ``limit``."""
+    highest = max([_LOW, *(table.descriptors[-1].fd for table in snapshot.file_tables if table.descriptors)])
+    files = len(snapshot.files) + _LOW + highest
+    if 2 * files < limit or files + (extras := _extras(snapshot)) < limit:
+        return limit
+    if files - len(_apart(snapshot)) + extras < limit:
+        return limit
+    return divide(snapshot, limit).needed
+
+
+def _apart(snapshot: Snapshot) -> dict[ObjectId, ObjectId]:
+    owners = placers(snapshot, threads=False)
+    return files_apart(snapshot.files, snapshot.objects, snapshot.file_tables, owners, _elsewhere(snapshot))
+
+
+def _extras(snapshot: Snapshot) -> int:
+    """Count what needs numbers beside the open files; at most so many."""
+    return _OWN + sum(map(_stands_too, snapshot.objects)) + len(_given(snapshot))
 
 
 def placers(snapshot: Snapshot, *, threads: bool = True) -> dict[ObjectId, Pid]:

@@ -81,6 +81,8 @@ def capture_external(view: FdView, scope: Scope) -> External | None:
     """Return the record of a file that is declared external, else None."""
     if not scope.externals and not scope.stdio:
         return None
+    if view.link.startswith("anon_inode:"):
+        return None
     status = view.stat
     # One opening of these devices is as good as another: they are the job's own wherever they came from.
     if not (stat.S_ISCHR(status.st_mode) and is_stateless(status.st_rdev)):

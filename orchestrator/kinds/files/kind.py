@@ -19,7 +19,6 @@ import os
 import struct
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from orchestrator.ids import DepotFd, HostPid, ObjectId, Pid
@@ -77,16 +76,26 @@ class FdView:
         """The others of this capture; complete when the scope's finishers run."""
         self._pidfd = pidfd
         self._local = -1
+        self._info: FdInfo | None = None
+        self._stat: os.stat_result | None = None
 
-    @cached_property
+    @property
     def info(self) -> FdInfo:
         """The contents of /proc/PID/fdinfo/N."""
+        if self._info is None:
+            self._info = self.look_up()
+        return self._info
+
+    def look_up(self) -> FdInfo:
+        """Read :attr:`info`."""
         return read_fdinfo(self.pid, self.fd)
 
-    @cached_property
+    @property
     def stat(self) -> os.stat_result:
         """The file behind the descriptor."""
-        return os.stat(self.path)
+        if self._stat is None:
+            self._stat = os.stat(self.path)
+        return self._stat
 
     @property
     def path(self) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterable
-from functools import cached_property
 from typing import Any, NamedTuple
 
 from orchestrator.ids import HostPid, ObjectId
@@ -38,9 +37,8 @@ class MappedView(FdView):
     def path(self) -> str:
         return f"/proc/{self.pid}/map_files/{self._line.start:x}-{self._line.end:x}"
 
-    @cached_property
-    def info(self) -> FdInfo:
-        """What fdinfo would show of a descriptor opened for this mapping."""
+    def look_up(self) -> FdInfo:
+        """Say what fdinfo would show of a descriptor opened for this mapping."""
         return FdInfo(0, (os.O_RDWR if self._writable else os.O_RDONLY) | O_LARGEFILE, 0, self._line.inode, ())
 
     @property
@@ -65,9 +63,8 @@ class _EnteredView(FdView):
     def path(self) -> str:
         return f"/proc/{self.pid}/{self._name}"
 
-    @cached_property
-    def info(self) -> FdInfo:
-        """What fdinfo would show of a descriptor opened for this."""
+    def look_up(self) -> FdInfo:
+        """Say what fdinfo would show of a descriptor opened for this."""
         return FdInfo(0, os.O_RDONLY | os.O_DIRECTORY | O_LARGEFILE, 0, self.stat.st_ino, ())
 
     @property
