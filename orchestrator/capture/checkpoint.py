@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +35,7 @@ from orchestrator.kinds.task.places import Elsewhere
 from orchestrator.kinds.task.process import unshareable
 from orchestrator.linux import vdso
 from orchestrator.linux.arch import x86_64 as arch
+from orchestrator.linux.rlimits import many_descriptors, most_descriptors
 from orchestrator.namespaces.survey import prepare, survey
 from orchestrator.restore.descriptors import needed_limit, placers
 from orchestrator.snapshot import Machine, Snapshot
@@ -120,7 +120,7 @@ def take(request: Request, writer: ImageWriter) -> Statistics:
     writer.expect(while_held if 2 * while_held <= spare else 0)
     rehearse(lambda pid, pipe: _rehearse(pid, pipe, writer, elsewhere))
     with contextlib.ExitStack() as replicas:
-        with _guarded(request), _hurried(), _many_descriptors():
+        with _guarded(request), _hurried(), many_descriptors():
             left = _hold_and_write(request, writer, holders, elsewhere, statistics, replicas if replicating else None)
         with _image_errors(writer):
             write_replicas(left, writer.fd, writer.pages_offset, _progress(request, left))
@@ -129,17 +129,6 @@ def take(request: Request, writer: ImageWriter) -> Statistics:
     statistics.image_bytes = writer.image_bytes
     statistics.total_us = _us(started)
     return statistics
-
-
-@contextlib.contextmanager
-def _many_descriptors() -> Iterator[None]:
-    """Allow ourselves as many descriptors as we may have: what is in a socket's queue is ours while we look at it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def _rehearse(pid: HostPid, pipe: str, writer: ImageWriter, elsewhere: Elsewhere) -> None:
@@ -369,7 +358,7 @@ def _describe(
 
 def _refuse_too_many_descriptors(snapshot: Snapshot, scope: Scope) -> None:
     """Raise Unsupported if no process here may have as many descriptors as the first process of a restore needs."""
-    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = most_descriptors()
     needed = needed_limit(snapshot, limit)
     if needed > limit:
         most = max(snapshot.file_tables, key=lambda table: len(table.descriptors))

@@ -20,6 +20,7 @@ from orchestrator.linux.pidfd import open_task
 from orchestrator.linux.proc_misc import list_threads, read_auxv, read_children
 from orchestrator.linux.proc_stat import Stat, read_stat
 from orchestrator.linux.proc_status import Status, read_status
+from orchestrator.linux.procfs import read_file
 from orchestrator.tape import tracee
 from orchestrator.tape.memory import ProcMemory
 from orchestrator.tape.tracee import Tracee, Workspace
@@ -29,6 +30,8 @@ _MAP_PRIVATE_ANONYMOUS, _MAP_FIXED = 0x22, 0x10
 _PAGE = 4096
 _PF_USER_WORKER = 0x4000
 """Since Linux 5.12 of io_uring, since 6.4 of vhost."""
+_KILLED_WITHIN = 30.0
+"""Seconds within which one more task has to end; a large memory takes a second for some ten GiB."""
 
 
 @dataclass(slots=True)
@@ -40,6 +43,8 @@ class HeldProcess:
     status: Status
     pid: Pid
     threads: list[Tracee] = field(default_factory=list)
+    statuses: dict[HostTid, Status] = field(default_factory=dict)
+    """Of the threads."""
     stopped_by: int = 0
     memory: ProcMemory | None = None
     auxv: bytes = b""
@@ -140,6 +145,11 @@ class HeldJob:
         """
         known: set[int] = set()
         while True:
+            if time.monotonic() > self._deadline:
+                raise FreezeTimeout(
+                    f"process {root} and those below it start new ones faster than these can be held",
+                    hint="run it with 'orch run', or move it into a cgroup: that can be frozen",
+                )
             new = [HostTid(tid) for pid in descend(root) for tid in _living_threads(pid) if tid not in known]
             if not new:
                 return
@@ -176,23 +186,25 @@ class HeldJob:
             if tid not in self._stopped:
                 self._wait_for(tid)
         stopped = self._stopped
-        by_process: dict[HostPid, list[HostTid]] = {}
+        by_process: dict[HostPid, dict[HostTid, Status]] = {}
         for tid in self._seized:
             status = read_status(tid)
-            by_process.setdefault(HostPid(status.tgid), []).append(tid)
+            by_process.setdefault(HostPid(status.tgid), {})[tid] = status
             if status.seccomp:
                 self._suspend_seccomp(tid)
-        for pid, tids in by_process.items():
-            process = self._describe(pid)
+        for pid, statuses in by_process.items():
+            tids = list(statuses)
+            process = self._describe(pid, statuses.get(HostTid(pid)))
+            process.statuses = statuses
             if process.is_zombie:  # its other threads live on
                 process.living = tids[0]
-                process.status = read_status(process.seen)
+                process.status = statuses[tids[0]]
             process.auxv = read_auxv(process.seen)
             process.memory = ProcMemory(process.seen)
             process.pidfd = open_task(process.seen)
             at, stone = tracee.call_sites(process.seen, process.auxv, process.memory)
             for tid in sorted(tids, key=lambda tid: int(tid) != pid):
-                vtid = process.pid if int(tid) == pid else Tid(read_status(pid, tid).ns_pid[-1])
+                vtid = process.pid if int(tid) == pid else Tid(statuses[tid].ns_pid[-1])
                 thread = Tracee(tid, process.pid, Tid(vtid), process.memory, at, stone)
                 thread.load()
                 if arch.is_nowhere(thread.registers) and (stat := read_stat(tid)).flags & _PF_USER_WORKER:
@@ -226,8 +238,8 @@ class HeldJob:
                 hint="a task that waits in the kernel for a device or a network filesystem stops once that answers",
             ) from error
 
-    def _describe(self, pid: HostPid) -> HeldProcess:
-        status = read_status(pid)
+    def _describe(self, pid: HostPid, status: Status | None = None) -> HeldProcess:
+        status = status or read_status(pid)
         process = HeldProcess(pid, read_stat(pid), status, Pid(status.ns_tgid[-1]))
         self.processes[pid] = process
         return process
@@ -297,13 +309,22 @@ class HeldJob:
         """Wait for the end of every task: it is told to its tracer first.
 
         In whichever order they come: a leader ends when its other threads are reaped, and in process 1 of a PID
-        namespace one thread, no matter which, when everybody else there is.
+        namespace one thread, no matter which, when everybody else there is. The image is complete by then.
         """
         left = self._seized[::-1]
         pause = 0.00005
+        deadline = time.monotonic() + _KILLED_WITHIN
         while left:
             waiting = [tid for tid in left if not _ended(tid)]
-            if len(waiting) == len(left):
+            if len(waiting) < len(left):
+                deadline = time.monotonic() + _KILLED_WITHIN
+            elif time.monotonic() > deadline:
+                raise FreezeTimeout(
+                    f"the image is complete, but none of these has ended for {_KILLED_WITHIN:g} s, though killed: "
+                    + ", ".join(map(whereabouts, waiting)),
+                    hint="a task that waits in the kernel for a device or a network filesystem ends once that answers",
+                )
+            else:
                 time.sleep(pause)
                 pause = min(2 * pause, 0.005)
             left = waiting
@@ -315,6 +336,16 @@ def _ended(tid: HostTid) -> bool:
     except ChildProcessError:  # somebody else's by now
         return True
     return found != 0 and not os.WIFSTOPPED(status)
+
+
+def whereabouts(tid: HostTid) -> str:
+    """Say which task it is, and what it does in the kernel."""
+    try:
+        stat = read_stat(tid)
+        where = read_file(f"/proc/{tid}/wchan").decode()
+    except OSError:
+        return f"{tid}"
+    return f"{tid} ({os.fsdecode(stat.comm)}), state {stat.state}" + (f", in {where}" if where not in ("", "0") else "")
 
 
 def _living_threads(pid: int) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from orchestrator.capture.hold import HeldProcess
@@ -60,56 +60,60 @@ def write_held(
 
     With ``replicas`` they are replicated instead, where that works, and put into ``left``.
     """
-    writers: list[PageWriter] = []
-    copies: list[tuple[HeldProcess, Sequence[PageRun]]] = []
-    for write in writes:
-        process, runs, unreadable = write.process, write.runs, write.unreadable
-        able_itself = write.bytes >= SMALL_BYTES and process.pid in able
-        may_replicate = replicas is not None and able_itself and process.owns_workspace and may_share(write.vmas)
-        replica = replicate(process) if may_replicate else None
-        if replica is not None and replicas is not None:
-            replicas.callback(replica.end)
-            theirs, runs = split_runs(write.vmas, runs)
-            theirs_unreadable, unreadable = split_runs(write.vmas, unreadable)
-            left.append(Left(replica, theirs, theirs_unreadable))
-        elif able_itself and (writer := _started(process, runs, image_fd, pages_at)):
-            writers.append(writer)
-            runs = []
-        copies += [(process, part) for part in (runs, unreadable) if part]
-    _finish(writers, copies, image_fd, pages_at, progress)
+
+    def parts() -> Iterator[_Part]:
+        for write in writes:
+            process, runs, unreadable = write.process, write.runs, write.unreadable
+            able_itself = write.bytes >= SMALL_BYTES and process.pid in able
+            may_replicate = replicas is not None and able_itself and process.owns_workspace and may_share(write.vmas)
+            replica = replicate(process) if may_replicate else None
+            if replica is not None and replicas is not None:
+                replicas.callback(replica.end)
+                theirs, runs = split_runs(write.vmas, runs)
+                theirs_unreadable, unreadable = split_runs(write.vmas, unreadable)
+                left.append(Left(replica, theirs, theirs_unreadable))
+            yield _Part(process, runs, unreadable, able_itself and replica is None)
+
+    _write(parts(), image_fd, pages_at, progress)
 
 
 def write_replicas(left: Sequence[Left], image_fd: int, pages_at: int, progress: Progress) -> None:
     """Write what replicas hold. They leave the job's process groups first, and so miss signals sent to these."""
+
+    def parts() -> Iterator[_Part]:
+        for replica, runs, unreadable in left:
+            replica.leave_job()
+            yield _Part(replica.process, runs, unreadable, by_itself=True)
+
+    _write(parts(), image_fd, pages_at, progress)
+
+
+class _Part(NamedTuple):
+    """What is written of one process."""
+
+    process: HeldProcess
+    runs: Sequence[PageRun]
+    unreadable: Sequence[PageRun]
+    by_itself: bool
+    """Whether the process writes what it can read."""
+
+
+def _write(parts: Iterable[_Part], image_fd: int, pages_at: int, progress: Progress) -> None:
     writers: list[PageWriter] = []
     copies: list[tuple[HeldProcess, Sequence[PageRun]]] = []
-    for replica, runs, unreadable in left:
-        replica.leave_job()
-        writer = _started(replica.process, runs, image_fd, pages_at)
-        if writer is None:
-            copies.append((replica.process, runs))
-        else:
+    for process, runs, unreadable, by_itself in parts:
+        if by_itself and (writer := _started(process, runs, image_fd, pages_at)):
             writers.append(writer)
-        if unreadable:
-            copies.append((replica.process, unreadable))
-    _finish(writers, copies, image_fd, pages_at, progress)
-
-
-def _started(process: HeldProcess, runs: Sequence[PageRun], image_fd: int, pages_at: int) -> PageWriter | None:
-    writer = PageWriter(process, runs, image_fd, pages_at)
-    return writer if writer.prepare() and writer.start() else None
-
-
-def _finish(
-    writers: Sequence[PageWriter],
-    copies: Sequence[tuple[HeldProcess, Sequence[PageRun]]],
-    image_fd: int,
-    pages_at: int,
-    progress: Progress,
-) -> None:
+            runs = []
+        copies += [(process, part) for part in (runs, unreadable) if part]
     for process, part in copies:
         copy_pages(process, part, image_fd, pages_at)
         progress(sum(run.length for run in part))
     for writer in writers:
         writer.finish()
         progress(writer.bytes)
+
+
+def _started(process: HeldProcess, runs: Sequence[PageRun], image_fd: int, pages_at: int) -> PageWriter | None:
+    writer = PageWriter(process, runs, image_fd, pages_at)
+    return writer if writer.prepare() and writer.start() else None

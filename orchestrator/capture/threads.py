@@ -7,7 +7,7 @@ from typing import NamedTuple
 from orchestrator.capture.hold import HeldProcess
 from orchestrator.kinds.task.seccomp import Seccomp, SeccompCollector
 from orchestrator.linux.kcmp import KCMP_FILES, KCMP_FS, kcmp
-from orchestrator.linux.proc_status import Status, read_status
+from orchestrator.linux.proc_status import Status
 from orchestrator.tape.tracee import Tracee
 
 
@@ -27,7 +27,7 @@ def read_threads(process: HeldProcess, filters: SeccompCollector) -> list[Thread
     """Return every thread, the leader first."""
     found = []
     for thread in process.threads:
-        status = process.status if thread is process.leader else read_status(process.host, thread.tid)
+        status = process.statuses[thread.tid]
         chain = filters.capture(process.host, thread.tid, status.seccomp)
         own = [
             thread is not process.leader and kcmp(process.seen, thread.tid, kind) != 0 for kind in (KCMP_FILES, KCMP_FS)

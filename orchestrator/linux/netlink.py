@@ -80,7 +80,7 @@ class Netlink:
         self._socket.sendto(_nlmsghdr.pack(16 + len(payload), kind, flags, self._sequence, 0) + payload, (0, 0))
 
     def _answers(self) -> Iterator[tuple[int, int, bytes]]:
-        while True:
+        while True:  # the kernel has put the whole answer there before sendto(2) returns, or its first part
             data = self._socket.recv(_RECEIVE_BYTES)
             at = 0
             while at < len(data):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -40,6 +39,7 @@ from orchestrator.kinds.terminals.ends import slave_in_depot
 from orchestrator.linux import ptrace
 from orchestrator.linux.arch import x86_64 as arch
 from orchestrator.linux.proc_maps import read_maps
+from orchestrator.linux.rlimits import many_descriptors, most_descriptors
 from orchestrator.restore import seed
 from orchestrator.restore.baseline import Baseline
 from orchestrator.restore.descriptors import divide, placers
@@ -116,7 +116,7 @@ class Restore:
         self._given = {**dict.fromkeys(awaited, -1), **inherited}
         self._baseline = baseline
         self._layout = plan_layout(snapshot.memories, ARENA_BYTES)
-        _, self._limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._limit = most_descriptors()
         self._slots, self._apart, _ = divide(snapshot, self._limit)
         self._standing = Descriptors(self._slots)
         self._seals = Tape("seals")
@@ -202,9 +202,11 @@ class Restore:
 
     def run(self) -> Restored:
         """Rebuild the job and let it run. Leaves nothing behind on failure."""
+        with many_descriptors():
+            return self._run()
+
+    def _run(self) -> Restored:
         began = time.monotonic()
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         status_read, status_write = os.pipe2(os.O_CLOEXEC)
         arena = Arena(self._layout.arena, self._layout.arena_bytes)
         stage: Stage | None = None
@@ -241,7 +243,6 @@ class Restore:
                 os.close(fd)
             arena.close()
             self._surroundings.close()
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         if own_init:
             os.close(status_read)
             status_read = -1

@@ -99,7 +99,10 @@ class Stage:
         return actor.played
 
     def run(self) -> None:
-        """Wait until every started tape is at its end."""
+        """Wait until every started tape is at its end.
+
+        That takes as long as the calls do: files may be large, and disks slow. To end orch ends it all.
+        """
         while self._busy:
             event = os.waitid(os.P_ALL, 0, os.WSTOPPED | ptrace.WALL)
             assert event is not None
@@ -167,15 +170,26 @@ class Stage:
         for tid in tids:
             with contextlib.suppress(OSError):
                 os.kill(tid, signal.SIGKILL)
-        for tid in reversed(tids):
-            with contextlib.suppress(ChildProcessError):
-                while True:
-                    _, status = os.waitpid(tid, ptrace.WALL)
-                    if not os.WIFSTOPPED(status):
-                        break
-                    with contextlib.suppress(OSError):
-                        ptrace.cont(tid)
+        left = tids[::-1]
+        deadline = time.monotonic() + _WITHIN
+        while left and time.monotonic() < deadline:  # what waits in the kernel ends once that answers
+            waiting = [tid for tid in left if not _is_over(tid)]
+            if len(waiting) == len(left):
+                time.sleep(0.0005)
+            left = waiting
         self.actors.clear()
+
+
+def _is_over(tid: HostTid) -> bool:
+    """Whether a killed task has ended and is reaped; one that stopped on its way is let go on."""
+    try:
+        stop = ptrace.poll_for(tid)
+    except ChildProcessError:
+        return True
+    if stop is not None and stop.is_stop:
+        with contextlib.suppress(OSError):
+            ptrace.cont(tid)
+    return stop is not None and not stop.is_stop
 
 
 def resume(tracee: Tracee, registers: bytes, xstate: bytes, sigmask: int, unmap: tuple[int, int, int] | None) -> None:

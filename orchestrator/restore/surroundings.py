@@ -11,6 +11,7 @@ from orchestrator.kinds.files.kind import Depot
 from orchestrator.kinds.memory.record import AddressSpace
 from orchestrator.kinds.task.places import CgroupDirectory, PlaceMaker
 from orchestrator.kinds.task.process import Process
+from orchestrator.linux import cgroupfs
 from orchestrator.linux.mountinfo import cgroup1_mount, cgroup2_mount
 from orchestrator.linux.nsfs import CLONE_NEWCGROUP, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWTIME
 from orchestrator.linux.proc_misc import cgroup_of
@@ -114,12 +115,12 @@ class Surroundings:
         host = HostPid(first.tracee.tid)
         home = _own_cgroup(version=1 if self.cgroup_fd is None else 2) if self._cgroup else None
         if self._cgroup:
-            _attach(self._cgroup, host)
+            cgroupfs.attach(self._cgroup, host)
         tape = Tape("process 1: new cgroup namespace")
         tape.unshare(CLONE_NEWCGROUP)
         stage.play(first, tape)
         if home and not stays:
-            _attach(home, host)
+            cgroupfs.attach(home, host)
 
     def born(self, node: Node, host: HostPid) -> None:
         """Put a root of the job into the job's cgroup, if it was not born there; its children follow by birth."""
@@ -129,7 +130,7 @@ class Surroundings:
             and node.process is not None
             and (node.creator is None or node.creator.process is None)
         ):
-            _attach(self._cgroup, host)
+            cgroupfs.attach(self._cgroup, host)
 
     def settle(self, process: Process, memory: AddressSpace, host: HostPid) -> None:
         """Set from outside what a task cannot set itself, or not with the credentials it has by now."""
@@ -137,7 +138,7 @@ class Surroundings:
         if process.state.cgroup and self._cgroup:
             directory = os.path.join(self._cgroup, process.state.cgroup)
             os.makedirs(directory, exist_ok=True)
-            _attach(directory, host)
+            cgroupfs.attach(directory, host)
         if process.state.oom_score_adj != self._baseline.oom_score_adj:
             _write(f"/proc/{host}/oom_score_adj", str(process.state.oom_score_adj))
         if memory.coredump_filter != self._baseline.coredump_filter:
@@ -165,10 +166,6 @@ def _open_cgroup2(directory: str | None) -> int | None:
     if directory is None or not os.path.exists(os.path.join(directory, "cgroup.events")):
         return None
     return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-
-
-def _attach(directory: str, pid: HostPid) -> None:
-    _write(os.path.join(directory, "cgroup.procs"), str(pid))
 
 
 def _write(path: str, text: str) -> None:

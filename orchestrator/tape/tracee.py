@@ -113,6 +113,7 @@ class Tracee:
         return arch.call_result(after)
 
     def _wait_syscall(self) -> None:
+        # It takes as long as the call does, or the task lives. Whoever waits may be interrupted or killed.
         while True:
             stop = ptrace.wait_for(self.tid)
             if not stop.is_stop:
@@ -149,6 +150,8 @@ class Tracee:
 
     def finish(self) -> Played:
         """Wait for the end of the tape, put the task's own registers back, and read the results."""
+        # It takes as long as the calls do: a tape may write a hundred GiB, or to a disk that does not answer for a
+        # while. Whoever waits may be interrupted or killed, and the tape heals.
         while True:
             stop = ptrace.wait_for(self.tid)
             if self.stopped_at_end(stop):
