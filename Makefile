@@ -1,5 +1,5 @@
 # Works on a fresh Debian 12 as root with nothing but make installed; each target sets up what it needs.
-.PHONY: help setup setup-dev demo test lint bench conformance clean
+.PHONY: help setup setup-dev demo test test-large lint bench conformance clean
 .DEFAULT_GOAL := help
 
 # An environment that keeps Python from writing bytecode would have every command of orch compile all of it again.
@@ -8,6 +8,7 @@ COMPILE = .venv/bin/python -m compileall -q orchestrator
 help:
 	@echo 'make demo    run a job, checkpoint it, kill it, restore it, and show what happened'
 	@echo 'make test    lint and run all tests (root)'
+	@echo 'make test-large   run the tests of size with large files (16 GiB of memory and of disk)'
 	@echo 'make lint    ruff, mypy --strict, import contracts'
 	@echo 'make bench   measure checkpoint and restore'
 	@echo 'make conformance ZDTM=PATH   run the tests of a checkout of CRIU (root, many minutes)'
@@ -32,6 +33,9 @@ lint: setup-dev
 
 test: lint
 	.venv/bin/pytest -q -n auto --maxprocesses 4 --dist worksteal
+
+test-large: setup-dev
+	ORCH_TESTS_GHOST_MIB=4096 ORCH_TESTS_SECONDS=600 .venv/bin/pytest -q tests/kernel/test_limits.py
 
 bench: setup-dev
 	.venv/bin/python -m benchmarks $(if $(CRIU),--criu $(CRIU))

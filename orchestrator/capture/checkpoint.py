@@ -18,7 +18,7 @@ from orchestrator.capture.memory import Left, may_write_itself, write_held, writ
 from orchestrator.capture.pages import copy_file
 from orchestrator.capture.rehearsal import rehearse
 from orchestrator.capture.tasks import JobCapture, MemoryToWrite
-from orchestrator.errors import CaptureFailed, EmptyJob, NoSuchProcess
+from orchestrator.errors import CaptureFailed, EmptyJob, NoSuchProcess, UsageError
 from orchestrator.freezer import Freezer, V1Freezer
 from orchestrator.ids import HostPid, Pid
 from orchestrator.image.codec import encode_records
@@ -329,6 +329,7 @@ def _describe(
             finish()
         report_leaks(scope, holders)
         scope.blockers.raise_if_any()
+        _refuse_unknown_externals(scope)
         root = _root(request, job)
         tids = {int(thread.tid) for process in job.processes.values() for thread in process.threads}
         snapshot = Snapshot(
@@ -354,6 +355,16 @@ def _describe(
         scope.close()
         raise
     return scope, capture, snapshot
+
+
+def _refuse_unknown_externals(scope: Scope) -> None:
+    """Raise UsageError if --external names one resource ("pipe[123]", unlike "unix") that the job does not have."""
+    unknown = sorted(key for key in scope.externals - scope.found if "[" in key)
+    if unknown:
+        raise UsageError(
+            f"--external {unknown[0]}: no process of the job has that open",
+            hint="without it, the checkpoint names what the job shares with the outside, and the option for each",
+        )
 
 
 def _refuse_too_many_descriptors(snapshot: Snapshot, scope: Scope) -> None:

@@ -47,6 +47,8 @@ class Scope:
     copies: list[FileCopy] = field(default_factory=list)
     externals: frozenset[str] = frozenset()
     """Keys of outside resources that the user declared with --external, as "pipe[123]"."""
+    found: set[str] = field(default_factory=set)
+    """Those of them that the job has."""
     stdio: dict[tuple[int, int, int], int] = field(default_factory=dict)
     """Standard streams that the job inherited from `orch run`: (st_dev, st_ino, st_rdev) -> 0, 1 or 2."""
     ends: bool = False
@@ -81,6 +83,13 @@ class Scope:
     def outside(self, pid: HostPid, what: str, reason: str, hint: str | None = None) -> None:
         """Note that ``what`` of process ``pid`` is shared with somebody outside the job."""
         self.blockers.outside.append(Blocker(self.names[pid], what, reason, hint))
+
+    def is_external(self, key: str) -> bool:
+        """Whether the user declared a resource of the job to be outside."""
+        if key in self.externals:
+            self.found.add(key)
+            return True
+        return False
 
     def object(self, kind: str, key: object, make: Callable[[ObjectId], Record]) -> ObjectId:
         """Return the id of the shared object ``key``, making its record on first sight.

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import stat
 from collections.abc import Mapping
 
 from orchestrator.errors import CannotHonour, PidTaken
+from orchestrator.ids import ObjectId
 from orchestrator.kinds.files.depot import check_files
 from orchestrator.kinds.files.external import External
 from orchestrator.kinds.files.kind import OpenFile
+from orchestrator.kinds.files.regular import describe_type
 from orchestrator.kinds.memory.sysv import SysvSegment, check_segment
 from orchestrator.kinds.record import native_path
 from orchestrator.kinds.sockets.registry import claims_in
@@ -45,7 +49,7 @@ def check(snapshot: Snapshot, *, new: frozenset[str], host_pids: bool, inherited
         needs = claims_in(file.body)
         return (needs == "net" and "net" in fresh) or is_remade_path(_path_of(file.body))
 
-    check_files(snapshot.files, is_rebuilt)
+    check_files(snapshot.files, is_rebuilt, lambda file: holder(snapshot, file.id))
     if "net" in fresh:
         for file in snapshot.files:
             refuse_elsewhere(file)
@@ -60,6 +64,23 @@ def check(snapshot: Snapshot, *, new: frozenset[str], host_pids: bool, inherited
         for thread in process.threads:
             check_speculation(thread.attributes.speculation)
     _check_externals(snapshot, inherited)
+
+
+def holder(snapshot: Snapshot, file: ObjectId) -> str:
+    """Say which process has an open file, and where: the first of all."""
+    for process in snapshot.processes:
+        if process.state is not None:
+            who = f"{process.pid} ({process.name})"
+            for one in snapshot.file_tables[process.state.files].descriptors:
+                if one.file == file:
+                    return f"{who}: fd {one.fd}"
+            memory = snapshot.memories[process.state.memory]
+            if memory.executable == file:
+                return f"{who}: executable"
+            for vma in memory.vmas:
+                if vma.backing == "file" and vma.of == file:
+                    return f"{who}: memory {vma.start:#x}"
+    return f"open file {file}"
 
 
 def _path_of(body: object) -> str | None:
@@ -97,6 +118,28 @@ def _check_pids(snapshot: Snapshot) -> None:
             )
 
 
+_ACCESS = {os.O_RDONLY: "reading", os.O_WRONLY: "writing", os.O_RDWR: "reading and writing"}
+
+
+def _misfit(file: OpenFile, fd: int) -> str:
+    """Say why a descriptor of ours cannot take the place of a file from outside; "" if it can."""
+    key = file.body.key
+    status = os.fstat(fd)
+    is_directory = stat.S_ISDIR(status.st_mode)
+    found = describe_type(status.st_mode)
+    if key.startswith("socket[") and not stat.S_ISSOCK(status.st_mode):
+        return f"it is {found}, not a socket"
+    if key.startswith("tty[") and not os.isatty(fd):
+        return f"it is {found}, not a terminal"
+    if is_directory != bool(file.flags & os.O_DIRECTORY):
+        return "it is a directory" if is_directory else f"it is {found}, not a directory"
+    # Standard streams are what the caller has: 2>FILE for what was a terminal.
+    have, wanted = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE, file.flags & os.O_ACCMODE
+    if not key.startswith("stdio[") and not file.flags & os.O_PATH and have not in (wanted, os.O_RDWR):
+        return f"it is open for {_ACCESS[have]} only, and the job's was for {_ACCESS[wanted]}"
+    return ""
+
+
 def _check_externals(snapshot: Snapshot, inherited: Mapping[str, int]) -> None:
     wanted = {file.body.key for file in snapshot.files if isinstance(file.body, External)}
     for key in sorted(wanted - inherited.keys()):
@@ -105,6 +148,13 @@ def _check_externals(snapshot: Snapshot, inherited: Mapping[str, int]) -> None:
             f"the job had {key} from outside, and nothing takes its place",
             hint=f"give it a descriptor of orch: --inherit '{key}=3' 3<>FILE{or_here}",
         )
+    for file in snapshot.files:
+        if isinstance(file.body, External) and (why := _misfit(file, inherited[file.body.key])):
+            key = file.body.key
+            raise CannotHonour(
+                f"{holder(snapshot, file.id)}: --inherit {key}={inherited[key]} does not fit: {why}",
+                hint="give it what the job can use as it used the old one",
+            )
     wanted |= {record.key for record in snapshot.objects if isinstance(record, OutsideTerminal)}
     unused = sorted(key for key in inherited.keys() - wanted if not key.startswith("stdio["))
     if unused:

@@ -6,14 +6,20 @@ that were made on purpose, and (the job fixture sees to it) no process, cgroup o
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import hashlib
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -438,8 +444,6 @@ class TestRefusedRestore:
         holding.must_pass()
 
     def test_port_is_taken(self, job: Job) -> None:
-        import socket
-
         run = Run(Program("tcp_listeners", ("v4",)), job)
         run.start()
         job.checkpoint_and_kill()
@@ -450,6 +454,187 @@ class TestRefusedRestore:
             self.refused(run, 43, str(port))
         job.restore()
         run.must_pass()
+
+
+class Obstacle(NamedTuple):
+    """What is in the way of a restore, and how it is refused: exit code, and words of the message."""
+
+    program: Program
+    put: Callable[[Job], AbstractContextManager[object]]
+    exit_code: int
+    words: tuple[str, ...]
+
+
+@contextlib.contextmanager
+def instead(path: Path, make: Callable[[Path], object]) -> Iterator[None]:
+    """Put something else where a file was, for a while."""
+    aside = path.with_name(f"{path.name}-aside")
+    path.rename(aside)
+    make(path)
+    yield
+    path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+    aside.rename(path)
+
+
+def make_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+
+
+@contextlib.contextmanager
+def flocked(path: Path) -> Iterator[None]:
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def bound(family: int, address: str | tuple[str, int]) -> Iterator[None]:
+    """Have a socket listen at an address."""
+    with socket.socket(family) as taken:
+        taken.bind(address)
+        taken.listen()
+        yield
+    if isinstance(address, str) and not address.startswith("\0"):
+        os.unlink(address)
+
+
+def abstract_name(job: Job) -> str:
+    shown = job.orch.ok("show", str(job.image), "--json").output
+    found = re.search(r"selfcheck-\d+", shown)
+    assert found is not None, shown
+    return f"\0{found[0]}"
+
+
+@contextlib.contextmanager
+def taken_name(job: Job) -> Iterator[None]:
+    path = job.files / "listener"
+    path.unlink(missing_ok=True)
+    with bound(socket.AF_UNIX, str(path)):
+        yield
+
+
+def replaced(name: str, make: Callable[[Path], object]) -> Callable[[Job], AbstractContextManager[object]]:
+    return lambda job: instead(job.files / name, make)
+
+
+READS = Program("file_read_only")
+LOCKS = Program("flock_owner")
+OBSTACLES: dict[str, Obstacle] = {
+    "a file is a directory": Obstacle(READS, replaced("a", Path.mkdir), 42, ("fd ", "a regular file", "a directory")),
+    "a file is a FIFO": Obstacle(READS, replaced("a", os.mkfifo), 42, ("fd ", "/a,", "is a FIFO now")),
+    "a file is a link": Obstacle(READS, replaced("a", lambda at: at.symlink_to("b")), 42, ("fd ", "a symbolic link")),
+    "a file is a socket": Obstacle(READS, replaced("a", make_socket), 42, ("fd ", "is a socket now")),
+    "a directory is a file": Obstacle(
+        Program("directories"), replaced("many", Path.touch), 42, ("fd ", "was a directory", "is a regular file now")
+    ),
+    "a FIFO is a file": Obstacle(Program("fifos"), replaced("fifo", Path.touch), 42, ("fd ", "was a FIFO")),
+    "a lock of a process": Obstacle(LOCKS, lambda job: flocked(job.files / "mine"), 43, ("fd ", "/mine", "locked")),
+    "a lock of an ended one": Obstacle(LOCKS, lambda job: flocked(job.files / "orphaned"), 43, ("fd ", "/orphaned")),
+    "a port": Obstacle(
+        Program("tcp_listeners", ("v4",)),
+        lambda job: bound(socket.AF_INET, ("127.0.0.1", listening_port(job))),
+        43,
+        ("fd ", "in use", f"{os.getpid()}"),
+    ),
+    "an abstract name": Obstacle(
+        Program("unix_listeners", ("abstract",)),
+        lambda job: bound(socket.AF_UNIX, abstract_name(job)),
+        43,
+        ("fd ", "abstract socket name", f"{os.getpid()}"),
+    ),
+    "a socket's name": Obstacle(Program("unix_listeners"), taken_name, 43, ("fd ", "/listener is in use")),
+    "a socket's name, by a file": Obstacle(
+        Program("unix_listeners"),
+        replaced("listener", Path.touch),
+        43,
+        ("fd ", "/listener", "another kind of file"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OBSTACLES)
+def test_what_is_in_the_way_of_a_restore(job: Job, name: str) -> None:
+    obstacle = OBSTACLES[name]
+    run = Run(obstacle.program, job)
+    run.start()
+    job.checkpoint_and_kill()
+    with obstacle.put(job):
+        before = Traces.of(job)
+        finished = job.orch.expect(obstacle.exit_code, "restore", str(job.image), "-d")
+        says(finished, *obstacle.words)
+        assert re.search(r"\d+ \(\w+\): fd \d+: ", finished.errors), finished
+        assert Traces.of(job) == before
+    job.restore()
+    run.must_pass()
+
+
+class Traces(NamedTuple):
+    """What a restore would leave of itself if it were half done."""
+
+    processes: list[int]
+    cgroups: list[Path]
+    files: list[Path]
+    records: list[str]
+    mounts: str
+
+    @classmethod
+    def of(cls, job: Job) -> Traces:
+        listed = Path("/run/orch/jobs")
+        places = (job.files, job.image.parent, job.orch.scratch)
+        return cls(
+            job.processes(),
+            sorted(cgroups.of_job(job.name)),
+            sorted(path for place in places for path in place.rglob("*")),
+            sorted(path.name for path in listed.iterdir() if job.name in path.name) if listed.is_dir() else [],
+            "\n".join(line for line in Path("/proc/self/mountinfo").read_text().splitlines() if job.name in line),
+        )
+
+
+class TestExternals:
+    @pytest.fixture
+    def fifo(self, job: Job) -> Iterator[tuple[Run, str]]:
+        """Give a job that reads a FIFO which somebody outside writes to, and what --external calls that."""
+        path = job.files / "outside"
+        os.mkfifo(path)
+        run = Run(Program("fifo_reader"), job)
+        run.start()
+        writer = os.open(path, os.O_WRONLY)
+        os.write(writer, b"hello")
+        yield run, f"file[{path}]"
+        os.close(writer)
+
+    def test_declared_but_not_there(self, holding: Run) -> None:
+        start = ("checkpoint", "--cgroup", holding.job.name, "-o", str(holding.job.image), "--kill")
+        refused(holding, 2, *start, "--external", "pipe[4026531]", says_also=("--external pipe[4026531]", "no process"))
+
+    @pytest.mark.parametrize(
+        ("opened", "key", "words"),
+        [
+            ("", None, ("nothing takes its place", "--inherit")),
+            ("7</dev/null", "pipe[1]", ("--inherit pipe[1]", "matches nothing")),
+            ("7>/dev/null", "", ("fd 3: --inherit", "=7", "writing only", "for reading")),
+            ("7</", "", ("fd 3: --inherit", "=7", "it is a directory")),
+        ],
+        ids=["missing", "matches nothing", "other access", "a directory"],
+    )
+    def test_what_is_given_does_not_fit(
+        self, fifo: tuple[Run, str], opened: str, key: str | None, words: tuple[str, ...]
+    ) -> None:
+        run, own = fifo
+        job = run.job
+        job.checkpoint_options = ["--external", own]
+        job.checkpoint_and_kill()
+        before = Traces.of(job)
+        options = [] if key is None else ["--inherit", f"{key or own}=7"]
+        if key == "pipe[1]":
+            job.orch.under = ["/bin/sh", "-c", f'exec "$@" {opened} 8</dev/null', "sh"]
+            options += ["--inherit", f"{own}=8"]
+        elif opened:
+            job.orch.under = ["/bin/sh", "-c", f'exec "$@" {opened}', "sh"]
+        finished = job.orch.expect(45, "restore", str(job.image), "-d", *options)
+        says(finished, *words)
+        assert Traces.of(job) == before
 
 
 def root_pid(shown: object) -> int:
@@ -474,8 +659,6 @@ def find(value: object, key: str) -> object:
 
 
 def listening_port(job: Job) -> int:
-    import re
-
     shown = job.orch.ok("show", str(job.image)).output
     found = re.search(r"127\.0\.0\.1[:,](\d+)", shown)
     assert found is not None, shown

@@ -1,11 +1,18 @@
-"""Jobs as large as the machine allows: as many descriptors as the limit of open files lets a process have."""
+"""Jobs as large as the machine allows: as many descriptors as a process may have, and unlinked files of any size.
+
+ORCH_TESTS_GHOST_MIB says how much data an unlinked file holds here: 256 MiB, or 4096 with `make test-large`.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 import resource
+from pathlib import Path
 
 import pytest
 
+from harness.command import orch_argv
 from harness.job import Job
 from harness.program import Program, Run
 from harness.ways import live, repeat, same
@@ -14,6 +21,10 @@ MOST = 20_000
 """What is enough to prove it, where the limit is higher."""
 SPARE = 40
 """Numbers that a restore needs for itself, with some for the files that the program has mapped."""
+
+GHOST_MIB = int(os.environ.get("ORCH_TESTS_GHOST_MIB", "256"))
+ORCH_MIB = 100
+"""Contents of files do not pass through orch: its own memory stays below this."""
 
 
 def allowed(files: int) -> list[str]:
@@ -41,4 +52,30 @@ def test_descriptors_that_no_restore_could_make_are_refused(job: Job) -> None:
     assert "993 descriptors" in finished.errors
     assert "and it is 1000" in finished.errors
     assert not job.image.exists()
+    run.must_pass()
+
+
+def peak_mib(pid: int) -> int:
+    """Return the most memory that a process has had so far."""
+    found = re.search(r"^VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return int(found[1]) >> 10 if found else 0
+
+
+@pytest.mark.parametrize("place", ["disk", "tmpfs"])
+def test_contents_of_large_unlinked_files_do_not_pass_through_orch(job: Job, place: str) -> None:
+    directory = str(job.files) if place == "disk" else "/dev/shm"
+    run = Run(Program("large_ghost", (str(GHOST_MIB), directory), seconds=60 + GHOST_MIB / 10), job)
+    run.start()
+    argv = [*orch_argv(), "checkpoint", "--cgroup", job.name, "-o", str(job.image), "--kill"]
+    pid = os.posix_spawn(argv[0], argv, job.orch.environment())
+    _, status, usage = os.wait4(pid, 0)
+    assert status == 0
+    assert usage.ru_maxrss >> 10 < ORCH_MIB
+    job.wait_until_over()
+    assert GHOST_MIB << 20 < job.image.stat().st_size < GHOST_MIB + 16 << 20
+    job.restore()
+    commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in job.processes()}
+    peaks = [peak_mib(pid) for pid, command in commands.items() if b"restore" in command]
+    assert peaks
+    assert max(peaks) < ORCH_MIB
     run.must_pass()

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from orchestrator.errors import RestoreError
 from orchestrator.ids import HostPid, ObjectId, Pid
 from orchestrator.kinds.files.epoll import EventPoll
 from orchestrator.kinds.files.kind import O_CLOEXEC, Depot, FileTable, OpenFile, Settling
@@ -36,19 +37,27 @@ def claims(tables: Iterable[FileTable], files: Iterable[OpenFile]) -> Iterator[t
             yield from ((entry.fd, entry.file) for entry in file.body.registrations)
 
 
-def check_files(files: Sequence[OpenFile], is_rebuilt: Callable[[OpenFile], bool] = lambda _: False) -> None:
+def check_files(
+    files: Sequence[OpenFile],
+    is_rebuilt: Callable[[OpenFile], bool] = lambda _: False,
+    holder: Callable[[OpenFile], str] = lambda file: f"open file {file.id}",
+) -> None:
     """Check, before anything is restored, that what the files need is here. Raises RestoreErrors.
 
-    ``is_rebuilt`` says of a file that it lies in a mount or needs a namespace that the restore makes.
+    ``is_rebuilt`` says of a file that it lies in a mount or needs a namespace that the restore makes. ``holder``
+    says, for messages, who has it.
     """
     files = [file for file in files if not is_rebuilt(file)]
     written = {file.body.path for file in files if isinstance(file.body, NamedFile) and file.flags & _WRITE_ACCESS}
     for file in files:
         check = kind_of(file).check
-        if check is not None:
-            check(file)
-        if isinstance(file.body, NamedFile) and file.body.path not in written:
-            check_unchanged(file)
+        try:
+            if check is not None:
+                check(file)
+            if isinstance(file.body, NamedFile) and file.body.path not in written:
+                check_unchanged(file)
+        except RestoreError as error:
+            raise type(error)(f"{holder(file)}: {error.message}", hint=error.hint) from error
 
 
 def flock_takers(files: Iterable[OpenFile], placers: Collection[Pid]) -> dict[ObjectId, Pid]:

@@ -72,7 +72,7 @@ def terminal_behind(view: FdView) -> int:
 def declared(scope: Scope, rdev: int) -> str | None:
     """Return the key of a terminal that the job was given, or that the user has declared; None if it is neither."""
     key = terminal_key(rdev)
-    if key in scope.externals:
+    if scope.is_external(key):
         return key
     return next((f"stdio[{number}]" for (_, _, of), number in scope.stdio.items() if of == rdev), None)
 
@@ -81,7 +81,7 @@ def capture_external(view: FdView, scope: Scope) -> External | None:
     """Return the record of a file that is declared external, else None."""
     if not scope.externals and not scope.stdio:
         return None
-    if view.link.startswith("anon_inode:"):
+    if not scope.externals and view.link.startswith("anon_inode:"):
         return None
     status = view.stat
     # One opening of these devices is as good as another: they are the job's own wherever they came from.
@@ -93,7 +93,7 @@ def capture_external(view: FdView, scope: Scope) -> External | None:
         key = declared(scope, terminal_behind(view))
         return _external(key, view) if key is not None else None
     for key in (external_key(view), f"file[{view.link}]"):
-        if key in scope.externals:
+        if scope.is_external(key):
             return _external(key, view)
     return None
 
