@@ -62,6 +62,8 @@ sendto                44    206   fd ptr size hex ptr int
 recvfrom              45    207   fd ptr size hex ptr ptr
 sendmsg               46    211   fd ptr hex
 recvmsg               47    212   fd ptr hex
+recvmmsg              299   243   fd ptr int hex ptr
+sendmmsg              307   269   fd ptr int hex
 shutdown              48    210   fd int
 bind                  49    200   fd ptr int
 listen                50    201   fd int

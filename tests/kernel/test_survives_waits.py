@@ -21,6 +21,10 @@ PROGRAMS = [
         for kind in ("sigtimedwait", "sigtimedwait-timeout", "sigwaitinfo", "pause", "sigsuspend", "signalfd")
     ),
     *(Program("blocked_io", (kind,)) for kind in ("read", "write", "recv", "accept", "wait")),
+    *(
+        Program("blocked_timed_io", (call,))
+        for call in ("recv", "read", "readv", "recvmsg", "recvmmsg", "accept", "connect", "send", "write", "sendmsg")
+    ),
     Program("clocks"),
 ]
 

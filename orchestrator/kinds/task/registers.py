@@ -12,6 +12,9 @@ _EINTR_ON_STOP = frozenset(
     for name in (
         "epoll_wait", "epoll_pwait", "epoll_pwait2", "semop", "semtimedop", "rt_sigtimedwait", "io_getevents",
         "io_uring_enter", "pause", "futex",
+        # those on sockets with a time-out (SO_RCVTIMEO, SO_SNDTIMEO)
+        "read", "readv", "recvfrom", "recvmsg", "recvmmsg", "accept", "accept4",
+        "write", "writev", "sendto", "sendmsg", "sendmmsg", "connect",
     )
     if (number := SYSCALLS[name].x86_64) is not None
 )  # fmt: skip
