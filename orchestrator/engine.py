@@ -196,6 +196,7 @@ def _restore(image: ImageFile, snapshot: Snapshot, options: RestoreOptions, cgro
         cgroup=cgroup,
         baseline=baseline,
         cgroups=snapshot.cgroups,
+        own_cgroups=snapshot.own_cgroups,
     )
     return Restore(image, snapshot, surroundings, options.inherited, baseline, options.controlling)
 

@@ -59,3 +59,5 @@ class Snapshot(Record, frozen=True):
     seccomp_filters: list[SeccompFilter] = []  # noqa: RUF012 - msgspec copies it
     cgroups: list[CgroupDirectory] = []  # noqa: RUF012
     """Those of version 1 that threads are in, parents first."""
+    own_cgroups: list[CgroupDirectory] = []  # noqa: RUF012
+    """The job's own and those below it, parents first."""

@@ -10,7 +10,7 @@ from orchestrator.errors import NoSuchProcess, SelfInJob, UsageError
 from orchestrator.freezer import CgroupRef, find_cgroup
 from orchestrator.ids import HostPid
 from orchestrator.job import Job, job_of_cgroup
-from orchestrator.linux.mountinfo import cgroup2_mount
+from orchestrator.linux.mountinfo import cgroup1_mount, cgroup2_mount
 from orchestrator.linux.proc_stat import read_stat
 
 
@@ -31,9 +31,11 @@ class Target:
 
     @property
     def hierarchy_path(self) -> str:
-        """Name the cgroup as /proc/PID/cgroup does in the v2 hierarchy; "" for others."""
-        mount = cgroup2_mount()
-        if self.cgroup is None or self.cgroup.version != 2 or mount is None:
+        """Name the cgroup as /proc/PID/cgroup does in its hierarchy; "" without one."""
+        if self.cgroup is None:
+            return ""
+        mount = cgroup2_mount() if self.cgroup.version == 2 else cgroup1_mount("freezer")
+        if mount is None:
             return ""
         return "/" + os.path.relpath(self.cgroup.path, mount)
 

@@ -31,6 +31,7 @@ from orchestrator.kinds.memory.shared import shared_object
 from orchestrator.kinds.memory.socket_ring import tie_ring
 from orchestrator.kinds.memory.sysv import SegmentMapper
 from orchestrator.kinds.scope import Scope
+from orchestrator.kinds.task.own_cgroups import JobCgroups, OwnCgroups
 from orchestrator.kinds.task.places import Elsewhere
 from orchestrator.kinds.task.process import unshareable
 from orchestrator.linux import vdso
@@ -108,7 +109,9 @@ def take(request: Request, writer: ImageWriter) -> Statistics:
     started = time.monotonic_ns()
     inside = _inside(request)
     holders = outside_holders(inside)
-    elsewhere = Elsewhere(("freezer",) if isinstance(request.freezer, V1Freezer) else ())
+    hierarchy = "freezer" if isinstance(request.freezer, V1Freezer) else ""
+    own = OwnCgroups(request.freezer.path if request.freezer is not None else None, request.cgroup, hierarchy)
+    cgroups = JobCgroups(own, Elsewhere((hierarchy,) if hierarchy else ()))
     prepare(inside)
     vdso.digest()  # read here, so that nobody waits for it
     private, shared = expected_bytes(inside)
@@ -118,10 +121,10 @@ def take(request: Request, writer: ImageWriter) -> Statistics:
     statistics.short_of_memory = wanted and not replicating
     while_held = shared if replicating else private + shared
     writer.expect(while_held if 2 * while_held <= spare else 0)
-    rehearse(lambda pid, pipe: _rehearse(pid, pipe, writer, elsewhere))
+    rehearse(lambda pid, pipe: _rehearse(pid, pipe, writer, cgroups))
     with contextlib.ExitStack() as replicas:
         with _guarded(request), _hurried(), many_descriptors():
-            left = _hold_and_write(request, writer, holders, elsewhere, statistics, replicas if replicating else None)
+            left = _hold_and_write(request, writer, holders, cgroups, statistics, replicas if replicating else None)
         with _image_errors(writer):
             write_replicas(left, writer.fd, writer.pages_offset, _progress(request, left))
     if request.ending == "run":
@@ -131,10 +134,10 @@ def take(request: Request, writer: ImageWriter) -> Statistics:
     return statistics
 
 
-def _rehearse(pid: HostPid, pipe: str, writer: ImageWriter, elsewhere: Elsewhere) -> None:
+def _rehearse(pid: HostPid, pipe: str, writer: ImageWriter, cgroups: JobCgroups) -> None:
     with ImageWriter(writer.path, architecture=FORMAT_ARCHITECTURE, page_size=PAGE_SIZE) as scrap:
         _hold_and_write(
-            Request("rehearsal", tree=pid, externals=frozenset((pipe,))), scrap, {}, elsewhere, Statistics(), None
+            Request("rehearsal", tree=pid, externals=frozenset((pipe,))), scrap, {}, cgroups, Statistics(), None
         )
 
 
@@ -142,7 +145,7 @@ def _hold_and_write(
     request: Request,
     writer: ImageWriter,
     holders: Mapping[tuple[int, int], Sequence[Holder]],
-    elsewhere: Elsewhere,
+    cgroups: JobCgroups,
     statistics: Statistics,
     replicas: contextlib.ExitStack | None,
 ) -> list[Left]:
@@ -150,7 +153,7 @@ def _hold_and_write(
     began = time.monotonic_ns()
     with _held(request) as job:
         statistics.freezing_us = _us(began)
-        scope, capture, snapshot = _describe(request, job, holders, elsewhere)
+        scope, capture, snapshot = _describe(request, job, holders, cgroups)
         try:
             metadata = encode_records(snapshot)
             pages_at = writer.begin(metadata, snapshot.page_bytes)
@@ -290,7 +293,7 @@ def _freeze_and_seize(freezer: Freezer, timeout: float, job: HeldJob) -> None:
 
 
 def _describe(
-    request: Request, job: HeldJob, holders: Mapping[tuple[int, int], Sequence[Holder]], elsewhere: Elsewhere
+    request: Request, job: HeldJob, holders: Mapping[tuple[int, int], Sequence[Holder]], cgroups: JobCgroups
 ) -> tuple[Scope, JobCapture, Snapshot]:
     """Capture everything but the contents of memory and files; raise with all blockers if there are any."""
     scope = Scope(
@@ -319,7 +322,7 @@ def _describe(
             SegmentMapper(scope),
             lambda pid, line, vma: tie_ring(scope, files, pid, line, vma),
         )
-        capture = JobCapture(job, scope, mappers, table_of, files.table, files.entered, elsewhere, request.cgroup)
+        capture = JobCapture(job, scope, mappers, table_of, files.table, files.entered, cgroups)
         capture.run()
         hosts = {pid: host for host, pid in scope.pids.items()}
         for process, what, other in unshareable(capture.processes):
@@ -348,7 +351,8 @@ def _describe(
             signal_actions=capture.signal_actions,
             page_bytes=scope.layout.length,
             seccomp_filters=capture.seccomp_filters,
-            cgroups=elsewhere.directories(tids),
+            cgroups=cgroups.elsewhere.directories(tids),
+            own_cgroups=cgroups.own.directories() if request.cgroup else [],
         )
         _refuse_too_many_descriptors(snapshot, scope)
     except BaseException:

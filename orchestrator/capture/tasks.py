@@ -35,7 +35,8 @@ from orchestrator.kinds.task import (
     userspace,
 )
 from orchestrator.kinds.task.filesystem import FilesystemContext, capture_filesystem
-from orchestrator.kinds.task.places import Elsewhere, Place
+from orchestrator.kinds.task.own_cgroups import JobCgroups
+from orchestrator.kinds.task.places import Place
 from orchestrator.kinds.task.process import OUTSIDE, Process, ProcessState, Thread
 from orchestrator.linux import kcmp, ptrace
 from orchestrator.linux.arch import x86_64 as arch
@@ -89,8 +90,7 @@ class JobCapture:
         table_of: Callable[[HeldProcess, HostPid | None], FileTable],
         table_of_thread: Callable[[HostPid, int, HostPid], FileTable],
         directory_of: Callable[[HostPid, str], ObjectId],
-        elsewhere: Elsewhere,
-        cgroup: str,
+        cgroups: JobCgroups,
     ) -> None:
         self._job = job
         self._scope = scope
@@ -99,8 +99,8 @@ class JobCapture:
         self._table_of_thread = table_of_thread
         self._directory_of = directory_of
         self._of_threads: set[ObjectId] = set()
-        self._elsewhere = elsewhere
-        self._cgroup = cgroup
+        self._elsewhere = cgroups.elsewhere
+        self._own_cgroups = cgroups.own
         self._vm = SharedStructures(kcmp.KCMP_VM)
         self._fd = SharedStructures(kcmp.KCMP_FILES)
         self._fs = SharedStructures(kcmp.KCMP_FS)
@@ -162,12 +162,13 @@ class JobCapture:
         sequences = [self._leave_rseq_section(process, view.thread) for view in views]
         self._lend_workspace(process, vm)
         sig, new_actions = self._sig.identify(process.seen)
-        places = cgroup_of(process.seen) if self._cgroup or self._elsewhere.watches else {}
+        places = cgroup_of(process.seen) if self._own_cgroups.asks or self._elsewhere.watches else {}
+        cgroup = self._own_cgroups.of_process(places)
         threads = []
         leader: tuple[Asked, Played] | None = None
         for view, rseq in zip(views, sequences, strict=True):
             strays = self._elsewhere.of(process.seen, view.thread.tid, places)
-            asked, played, record = self._capture_thread(process, view, rseq, strays)
+            asked, played, record = self._capture_thread(process, view, rseq, strays, cgroup)
             threads.append(record)
             leader = leader or (asked, played)
         assert leader is not None
@@ -205,7 +206,7 @@ class JobCapture:
             read("interval timers"),  # type: ignore[arg-type]
             read("posix timers"),  # type: ignore[arg-type]
             read_oom_score_adj(process.seen),
-            self._relative_cgroup(places.get("", "")),
+            cgroup,
             process.stopped_by,
             audit.login_of(process.host),
         )  # fmt: skip
@@ -282,7 +283,12 @@ class JobCapture:
         return rseq
 
     def _capture_thread(
-        self, process: HeldProcess, view: ThreadView, rseq: ptrace.RseqConfiguration, strays: tuple[Place, ...]
+        self,
+        process: HeldProcess,
+        view: ThreadView,
+        rseq: ptrace.RseqConfiguration,
+        strays: tuple[Place, ...],
+        cgroup: str,
     ) -> tuple[Asked, Played, Thread]:
         thread, status = view.thread, view.status
         assert process.workspace is not None
@@ -312,6 +318,7 @@ class JobCapture:
             view.seccomp,
             places=strays,
             traps=process.traps.get(thread.tid),
+            cgroup=self._own_cgroups.of_thread(thread.tid, cgroup),
         )
         return asked, played, record
 
@@ -404,10 +411,6 @@ class JobCapture:
             self._scope.unsupported(process.host, f"executable {os.readlink(link)}", "it is not mapped any more")
             return ObjectId(-1)
         return self._mappers.file(process.seen, _as_private(line), False)
-
-    def _relative_cgroup(self, path: str) -> str:
-        base = self._cgroup.rstrip("/")
-        return path[len(base) :].strip("/") if base and (path == base or path.startswith(base + "/")) else ""
 
     def _take_clocks(self, asked: Asked, played: Played) -> None:
         if "clocks" in asked.answers and not self.clocks.monotonic:

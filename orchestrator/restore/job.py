@@ -376,6 +376,7 @@ class Restore:
         """Give every task its own registers, take the arena away, and let go."""
         unmapped: set[ObjectId] = set()
         stops: dict[HostTid, int] = {}
+        self._surroundings.cgroups.make()
         for process in reversed(self._snapshot.processes):
             if process.state is None:
                 continue
@@ -388,6 +389,8 @@ class Restore:
                 actor = self._threads[process.pid, thread.tid]
                 if thread.places:
                     self._surroundings.places.put(thread.places, actor.tracee.tid)
+                if thread.cgroup is not None and self._surroundings.has_cgroup:
+                    self._surroundings.cgroups.put(thread.cgroup, actor.tracee.tid, alone=True)
                 pending = shared
                 for info in thread.pending:
                     pending |= 1 << int.from_bytes(info[:4], "little") - 1
@@ -407,6 +410,7 @@ class Restore:
                     self._vdso_syscall(process),
                     process.exit_status,
                 )
+        self._surroundings.cgroups.settle()
         if not own_init:
             self._retire_init(stage, first)
         for tid, stop in stops.items():

@@ -6,9 +6,10 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.ids import HostPid, Pid, Tid
+from orchestrator.ids import HostPid, HostTid, Pid, Tid
 from orchestrator.kinds.files.kind import Depot
 from orchestrator.kinds.memory.record import AddressSpace
+from orchestrator.kinds.task.own_cgroups import OwnCgroupMaker
 from orchestrator.kinds.task.places import CgroupDirectory, PlaceMaker
 from orchestrator.kinds.task.process import Process
 from orchestrator.linux import cgroupfs
@@ -38,6 +39,7 @@ class Surroundings:
         cgroup: str | None,
         baseline: Baseline,
         cgroups: Sequence[CgroupDirectory] = (),
+        own_cgroups: Sequence[CgroupDirectory] = (),
     ) -> None:
         self._records = {namespace.kind: namespace for namespace in namespaces}
         self._clocks = clocks
@@ -45,6 +47,7 @@ class Surroundings:
         self._baseline = baseline
         self.places = PlaceMaker(cgroups)
         """The cgroups of version 1 that threads are put into."""
+        self.cgroups = OwnCgroupMaker(cgroup, own_cgroups)
         self.cgroup_fd = _open_cgroup2(cgroup)
         """Our descriptor of the job's cgroup, if that is of version 2."""
         private = {kind for kind, namespace in self._records.items() if namespace.private}
@@ -59,6 +62,11 @@ class Surroundings:
             self.flags |= NAMESPACE_KINDS[kind].clone_flag
         self.flags &= ~(CLONE_NEWTIME | CLONE_NEWCGROUP)
         assert not self.new_pid_namespace or self.flags & (CLONE_NEWPID | CLONE_NEWNS)
+
+    @property
+    def has_cgroup(self) -> bool:
+        """Whether the job gets a cgroup."""
+        return self._cgroup is not None
 
     def close(self) -> None:
         """Give back what was opened."""
@@ -136,9 +144,7 @@ class Surroundings:
         """Set from outside what a task cannot set itself, or not with the credentials it has by now."""
         assert process.state is not None
         if process.state.cgroup and self._cgroup:
-            directory = os.path.join(self._cgroup, process.state.cgroup)
-            os.makedirs(directory, exist_ok=True)
-            cgroupfs.attach(directory, host)
+            self.cgroups.put(process.state.cgroup, HostTid(host), alone=False)
         if process.state.oom_score_adj != self._baseline.oom_score_adj:
             _write(f"/proc/{host}/oom_score_adj", str(process.state.oom_score_adj))
         if memory.coredump_filter != self._baseline.coredump_filter:

@@ -14,6 +14,7 @@ import pytest
 from harness.job import Job
 from harness.program import Program, Run
 from harness.ways import WAYS, Way
+from orchestrator.linux.mountinfo import cgroup2_mount
 
 
 @pytest.fixture
@@ -69,3 +70,11 @@ def test_a_hierarchy_need_not_be_mounted(hierarchy: Path, job: Job) -> None:
     empty(hierarchy)
     job.restore()
     run.must_pass()
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_the_jobs_own_cgroups_survive(way: Way, job: Job) -> None:
+    mount = cgroup2_mount()
+    if mount is None:
+        pytest.skip("no cgroups of version 2")
+    way(Run(Program("cgroup_tree", (mount,)), job))

@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+import msgspec
 
 from orchestrator.errors import CannotHonour
 from orchestrator.ids import HostTid
@@ -19,9 +21,10 @@ from orchestrator.linux import cgroupfs
 from orchestrator.linux.cgroup1 import hierarchy_root, own_places, places_of
 
 _SYSTEMD = "name=systemd"
-"""That of the service manager, who cares for it himself."""
+"""That of the service manager, who cares for it himself where he is."""
 _MEMBERS = frozenset(("cgroup.procs", "tasks"))
 _DEVICES = "devices.list"
+_NATURE = frozenset(("cgroup.type", "cgroup.subtree_control"))
 _COUNTERS = ("usage", "failcnt", "max_usage")
 _MOST = 1000
 
@@ -41,10 +44,12 @@ class CgroupFile(Record, frozen=True, array_like=True):
 
 
 class CgroupDirectory(Record, frozen=True):
-    """A cgroup of version 1."""
+    """A cgroup."""
 
     hierarchy: str
+    """"name=x" or a controller of version 1; "" for version 2."""
     path: str
+    """From the top of the hierarchy; for the job's own from the job's, "" for that itself."""
     mode: int
     uid: int
     gid: int
@@ -56,7 +61,7 @@ class Elsewhere:
 
     def __init__(self, ignore: Collection[str] = ()) -> None:
         """Look which threads of the machine are elsewhere; ``ignore``: hierarchies that the job's own cgroup is in."""
-        self._ignore = {*ignore, _SYSTEMD}
+        self._ignore = {*ignore, *([_SYSTEMD] if os.path.isdir("/run/systemd/system") else [])}
         self._own = {name: path for name, path in own_places().items() if name not in self._ignore}
         self._tids: set[int] = set()
         self._used: dict[Place, None] = {}
@@ -101,7 +106,7 @@ class Elsewhere:
                 for directory in (*above, *below[:_MOST]):
                     place = (hierarchy, "/" + os.path.relpath(directory, root))
                     if place not in found:
-                        found[place] = _describe(directory, *place)
+                        found[place] = describe(directory, *place, _is_setting)
         return list(found.values())
 
 
@@ -113,14 +118,18 @@ def _join(root: str, path: str) -> str:
     return os.path.normpath(f"{root}/{path.lstrip('/')}")
 
 
-def _describe(directory: str, hierarchy: str, path: str) -> CgroupDirectory:
+def describe(directory: str, hierarchy: str, path: str, is_setting: Callable[[str, int], bool]) -> CgroupDirectory:
+    """Describe a cgroup by its directory; ``is_setting`` judges a file by name and mode.
+
+    What a cgroup of version 2 is and hands down (cgroup.type, cgroup.subtree_control) is kept, too.
+    """
     status = os.stat(directory)
     files = []
     for name in sorted(os.listdir(directory)):
         full = f"{directory}/{name}"
         found = os.stat(full)
         if stat.S_ISREG(found.st_mode):
-            value = _read(full) if _is_setting(name, found.st_mode) else None
+            value = _read(full) if is_setting(name, found.st_mode) or name in _NATURE else None
             files.append(CgroupFile(name, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, value))
     return CgroupDirectory(hierarchy, path, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, files)
 
@@ -155,7 +164,7 @@ class PlaceMaker:
                 for directory in self._directories:
                     self._make(directory)
             with hierarchy_root(hierarchy) as root:
-                _write(f"{_join(root, _inside(path))}/tasks", str(tid))
+                write_setting(f"{_join(root, inside_only(path))}/tasks", str(tid))
 
     def undo(self) -> None:
         """Remove what was made, as far as it is empty."""
@@ -165,7 +174,7 @@ class PlaceMaker:
 
     def _make(self, wanted: CgroupDirectory) -> None:
         with hierarchy_root(wanted.hierarchy) as root:
-            directory = _join(root, _inside(wanted.path))
+            directory = _join(root, inside_only(wanted.path))
             try:
                 os.mkdir(directory)
             except FileExistsError:
@@ -175,12 +184,19 @@ class PlaceMaker:
                     f"the cgroup {wanted.path} of the hierarchy {wanted.hierarchy} cannot be made: {error.strerror}"
                 ) from error
             self._made.append((wanted.hierarchy, wanted.path))
-            for file in wanted.files:
-                _settle(f"{directory}/{os.path.basename(file.name)}", file)
-            _own(directory, wanted.mode, wanted.uid, wanted.gid)
+            apply(directory, wanted)
 
 
-def _inside(path: str) -> str:
+def apply(directory: str, wanted: CgroupDirectory) -> None:
+    """Give a cgroup its settings and owners."""
+    for file in wanted.files:
+        file = msgspec.structs.replace(file, value=None) if file.name in _NATURE else file
+        _settle(f"{directory}/{os.path.basename(file.name)}", file)
+    _own(directory, wanted.mode, wanted.uid, wanted.gid)
+
+
+def inside_only(path: str) -> str:
+    """Return the path of a cgroup, unless it leads out of where it belongs."""
     if ".." in path.split("/"):
         raise CannotHonour(f"the image names a cgroup {path}, which is none")
     return path
@@ -194,14 +210,14 @@ def _settle(path: str, wanted: CgroupFile) -> None:
             _set_devices(os.path.dirname(path), wanted.value)
         else:
             for line in wanted.value.splitlines():
-                _write(path, line)
+                write_setting(path, line)
     _own(path, wanted.mode, wanted.uid, wanted.gid)
 
 
 def _set_devices(directory: str, value: str) -> None:
-    _write(f"{directory}/devices.deny", "a")
+    write_setting(f"{directory}/devices.deny", "a")
     for line in value.splitlines():
-        _write(f"{directory}/devices.allow", "a" if line.startswith("a ") else line)
+        write_setting(f"{directory}/devices.allow", "a" if line.startswith("a ") else line)
 
 
 def _own(path: str, mode: int, uid: int, gid: int) -> None:
@@ -212,7 +228,8 @@ def _own(path: str, mode: int, uid: int, gid: int) -> None:
         os.chmod(path, mode)
 
 
-def _write(path: str, text: str) -> None:
+def write_setting(path: str, text: str) -> None:
+    """Write a file of a cgroup; raise CannotHonour if the kernel does not take it."""
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:

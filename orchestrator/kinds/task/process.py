@@ -52,6 +52,8 @@ class Thread(Record, frozen=True):
     places: tuple[tuple[str, str], ...] = ()
     """Hierarchies of cgroup v1 and where the thread is in them, if it was elsewhere than orch."""
     traps: Traps | None = None
+    cgroup: str | None = None
+    """Its cgroup, from the job's own on, if that is not the one of its process."""
 
 
 class ProcessState(Record, frozen=True):
