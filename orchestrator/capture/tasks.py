@@ -25,6 +25,8 @@ from orchestrator.kinds.task import (
     audit,
     barriers,
     credentials,
+    keyrings,
+    labels,
     limits,
     refused,
     registers,
@@ -101,6 +103,7 @@ class JobCapture:
         self._of_threads: set[ObjectId] = set()
         self._elsewhere = cgroups.elsewhere
         self._own_cgroups = cgroups.own
+        self._keys = keyrings.Lookout()
         self._vm = SharedStructures(kcmp.KCMP_VM)
         self._fd = SharedStructures(kcmp.KCMP_FILES)
         self._fs = SharedStructures(kcmp.KCMP_FS)
@@ -176,8 +179,11 @@ class JobCapture:
         read: Callable[[str], object] = lambda name: asked.answers[name](played)  # noqa: E731
         if new_actions:
             self.signal_actions.append(signals.SignalActions(sig, read("actions")))  # type: ignore[arg-type]
-        of_process = read("process")
+        of_process, keys = read("process"), read("keyrings")
         assert isinstance(of_process, attributes.ProcessAttributes)
+        assert isinstance(keys, keyrings.Found)
+        of_process = msgspec.structs.replace(of_process, keyring=keys.process)
+        labels.note_label(self._scope, process.host, process.seen)
         refused.note_refused(self._scope, process.host, read("refused"), status)  # type: ignore[arg-type]
         if new_memory:
             self._capture_memory(process, vm, parent, of_process, read("brk"), read("barriers"), threads[0])  # type: ignore[arg-type]
@@ -298,6 +304,7 @@ class JobCapture:
         asked = Asked(Tape(f"{process.name}: ask"))
         answers, tape = asked.answers, asked.tape
         answers["attributes"] = attributes.ask_thread(tape, status, status.name, io_flusher=_flushes(process, thread))
+        answers["keyrings"] = keyrings.ask_keyrings(tape, self._keys, status.uids[3])
         answers["credentials"] = credentials.ask_credentials(tape, status)
         answers["scheduling"] = scheduling.ask_scheduling(tape)
         answers["addresses"] = userspace.ask_addresses(tape, rseq)
@@ -305,13 +312,17 @@ class JobCapture:
             self._ask_process(process, asked)
         played = thread.play(tape, process.workspace)
         self._take_clocks(asked, played)
+        keys, settings = answers["keyrings"](played), answers["attributes"](played)
+        assert isinstance(settings, attributes.ThreadAttributes)
+        assert isinstance(keys, keyrings.Found)
+        refused.note_keys(self._scope, process.host, thread.tid, keys)
         record = Thread(
             thread.vtid,
             registers.for_image(thread.registers),
             thread.xstate,
             thread.sigmask,
             ptrace.peek_signals(thread.tid, shared=False) if status.sig_pnd else [],
-            answers["attributes"](played),  # type: ignore[arg-type]
+            msgspec.structs.replace(settings, keyring=keys.thread),
             answers["credentials"](played),  # type: ignore[arg-type]
             answers["scheduling"](played),  # type: ignore[arg-type]
             answers["addresses"](played),  # type: ignore[arg-type]

@@ -294,7 +294,7 @@ class Compiler:
             barriers.tell_barriers(tape, self._memories[state.memory].barriers)
             if state.attributes.merges_memory:
                 tell_merging(tape, self._memories[state.memory])
-        attributes.tell_features(tape, state.attributes.permitted_features, base.features)
+        attributes.tell_before_threads(tape, state.attributes, base.features)
         tapes.threads = self._beget(tape, process, leader, other_threads(process), 0)
         if let_go is not None:  # threads with tables of their own have theirs from the depot, too
             let_go(tape)

@@ -229,6 +229,15 @@ class TestRefusedCheckpoint:
         argv = ("checkpoint", "--cgroup", job.name, "-o", str(job.image), "--kill")
         refused(run, 20, *argv, says_also=("seccomp filter of thread", "asks a supervisor"))
 
+    @pytest.mark.parametrize("whose", ["thread", "process", "session"])
+    def test_keys_of_its_own(self, job: Job, whose: str) -> None:
+        run = Run(Program("keyrings", (whose,)), job)
+        run.start()
+        if (job.files / "keys").exists():
+            pytest.skip("the kernel has no keys")
+        argv = ("checkpoint", "--cgroup", job.name, "-o", str(job.image), "--kill")
+        refused(run, 20, *argv, says_also=(f"keyring of the {whose}", "its keys"))
+
     def test_controlling_terminal(self, job: Job) -> None:
         master, slave = os.openpty()
         try:

@@ -20,6 +20,8 @@ PROGRAMS = [
     Program("process_switches"),
     Program("denies"),
     Program("every_switch"),
+    Program("keyrings"),
+    Program("keyrings", ("session",), checkpoint_options=("--external", "keyring")),
     Program("barriers"),
     Program("audit_login"),
     Program("working_directory"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from orchestrator.kinds.record import Record
-from orchestrator.kinds.task import numa, speculation
+from orchestrator.kinds.task import keyrings, numa, speculation
 from orchestrator.kinds.task.kind import Answer
 from orchestrator.linux.call import machine, syscall
 from orchestrator.linux.proc_status import Status
@@ -52,6 +52,8 @@ class ThreadAttributes(Record, frozen=True):
     """Features of ARCH_SHSTK_LOCK."""
     io_flusher: bool = False
     """PR_SET_IO_FLUSHER."""
+    keyring: bool = False
+    """Whether the thread has a keyring, which is empty."""
 
 
 class ProcessAttributes(Record, frozen=True):
@@ -67,6 +69,8 @@ class ProcessAttributes(Record, frozen=True):
     """PR_SET_MEMORY_MERGE (Linux 6.4)."""
     permitted_features: int = 0
     """Extended states that the process may use (ARCH_GET_XCOMP_PERM); 0 where nobody is asked."""
+    keyring: bool = False
+    """Whether the process has a keyring, which is empty."""
 
 
 @cache
@@ -173,13 +177,17 @@ def tell_thread_after_credentials(tape: Tape, wanted: ThreadAttributes) -> None:
         tape.prctl(_PR_SET_PDEATHSIG, wanted.parent_death_signal, 0, 0, 0)
     if wanted.no_new_privs:
         tape.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    if wanted.keyring:
+        keyrings.tell_thread_keyring(tape)
 
 
-def tell_features(tape: Tape, wanted: int, before: int) -> None:
-    """Ask for the extended states that the process had asked for."""
+def tell_before_threads(tape: Tape, wanted: ProcessAttributes, features: int) -> None:
+    """Set what threads must find when they are made; ``features`` may be used without asking."""
     for feature in range(64):
-        if (wanted & ~before) >> feature & 1:
+        if (wanted.permitted_features & ~features) >> feature & 1:
             tape.arch_prctl(_ARCH_REQ_XCOMP_PERM, feature)
+    if wanted.keyring:
+        keyrings.tell_process_keyring(tape)
 
 
 def tell_process(tape: Tape, wanted: ProcessAttributes, *, credentials_changed: bool) -> None:

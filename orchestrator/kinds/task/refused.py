@@ -7,6 +7,7 @@ from functools import cache
 
 from orchestrator.ids import HostPid
 from orchestrator.kinds.scope import Scope
+from orchestrator.kinds.task.keyrings import KEYRING, Found
 from orchestrator.kinds.task.kind import Answer
 from orchestrator.linux.call import machine
 from orchestrator.linux.proc_status import Status
@@ -48,6 +49,16 @@ def ask_refused(tape: Tape) -> Answer[list[tuple[str, str]]]:
         return refused
 
     return read
+
+
+def note_keys(scope: Scope, pid: HostPid, tid: int, found: Found) -> None:
+    """Note in the scope the keys of a thread, or its process, that would be others after a restore."""
+    for whose in found.own_keys:
+        what = f"keyring of the {whose}" + (f" {tid}" if whose == "thread" and tid != pid else "")
+        scope.unsupported(pid, what, "its keys would have other numbers")
+    if found.session_keys and KEYRING not in scope.externals:
+        hint = f"--external {KEYRING} leaves them behind: the restored job has the keyring of the orch that restores"
+        scope.unsupported(pid, "keyring of the session", "it is not orch's own, and its keys cannot be saved", hint)
 
 
 def note_refused(scope: Scope, pid: HostPid, found: list[tuple[str, str]], status: Status) -> None:

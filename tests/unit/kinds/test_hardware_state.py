@@ -18,7 +18,12 @@ from orchestrator.kinds.memory.rebuild import Inherited, Span, rebuild_memory, t
 from orchestrator.kinds.memory.record import AddressSpace, Vma
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.task import numa, refused, speculation, traps
-from orchestrator.kinds.task.attributes import ask_thread, tell_features, tell_thread_before_credentials
+from orchestrator.kinds.task.attributes import (
+    ProcessAttributes,
+    ask_thread,
+    tell_before_threads,
+    tell_thread_before_credentials,
+)
 from orchestrator.linux import ptrace
 from orchestrator.linux.proc_maps import parse_smaps_flags
 from orchestrator.linux.proc_status import Status, read_status
@@ -193,7 +198,7 @@ def test_the_range_of_a_dispatch_is_what_was_asked_for(
 
 def test_features_and_locks_are_asked_for_again() -> None:
     tape = Tape("test")
-    tell_features(tape, 0x600E7, 0x200E7)
+    tell_before_threads(tape, ProcessAttributes(False, 1, 0, permitted_features=0x600E7), 0x200E7)
     assert _calls(tape) == ["arch_prctl(0x1023, 18)"]
     asking = Tape("test")
     answer = ask_thread(asking, _status(locked_features=(b"shstk", b"wrss")), b"x", io_flusher=True)
