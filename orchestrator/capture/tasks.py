@@ -215,6 +215,7 @@ class JobCapture:
             cgroup,
             process.stopped_by,
             audit.login_of(process.host),
+            stop_told=bool(process.stopped_by) and not process.stat.exit_code,
         )  # fmt: skip
         exit_status = process.stat.exit_code if process.headless else 0
         self.processes.append(
@@ -342,7 +343,13 @@ class JobCapture:
         answers["barriers"] = barriers.ask_barriers(tape)
         answers["interval timers"] = timers.ask_interval_timers(tape)
         tids = {int(thread.tid): Tid(thread.vtid) for thread in process.threads}
-        answers["posix timers"] = timers.ask_posix_timers(tape, read_timers(process.seen), tids)
+        lines = read_timers(process.seen)
+        for line in lines:
+            owner = timers.clock_owner(line.clock_id)
+            if owner and owner not in tids.values() and Pid(owner) not in self._scope.pids.values():
+                reason = f"it runs by the CPU time of task {owner}, which is not in the job"
+                self._scope.unsupported(process.host, f"timer {line.id}", reason)
+        answers["posix timers"] = timers.ask_posix_timers(tape, lines, tids)
         brk = tape.brk(0)
         answers["brk"] = lambda played: played.result(brk)
         if not self.clocks.monotonic:

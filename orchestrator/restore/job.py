@@ -31,7 +31,7 @@ from orchestrator.kinds.memory.rebuild import Backings
 from orchestrator.kinds.memory.shared import open_shared, seal_shared
 from orchestrator.kinds.memory.sysv import SysvSegment, attach_vma, ensure_segment, finish_segment, segments_of
 from orchestrator.kinds.sockets.tcp_release import KeptConnections
-from orchestrator.kinds.task import registers
+from orchestrator.kinds.task import registers, signals
 from orchestrator.kinds.task.process import OUTSIDE, Process
 from orchestrator.kinds.task.traps import arm
 from orchestrator.kinds.terminals.claim import claim_masters, wanted_masters
@@ -373,15 +373,20 @@ class Restore:
         return Birth(pid, tid, tapes.tape, born)
 
     def _wake(self, stage: Stage, first: Actor, *, own_init: bool) -> None:
-        """Give every task its own registers, take the arena away, and let go."""
+        """Give every task its own registers, take the arena away, and let go.
+
+        Who is to stop goes first, while its parent can still be made to forget what it knows already.
+        """
         unmapped: set[ObjectId] = set()
         stops: dict[HostTid, int] = {}
+        ptrace_free: set[HostTid] = set()
         self._surroundings.cgroups.make()
         for process in reversed(self._snapshot.processes):
             if process.state is None:
                 continue
             memory = self._snapshot.memories[process.state.memory]
             self._surroundings.settle(process, memory, self._hosts[process.pid])
+            own: dict[HostTid, int] = {}
             shared = 0
             for info in process.state.pending:
                 shared |= 1 << int.from_bytes(info[:4], "little") - 1
@@ -402,7 +407,7 @@ class Restore:
                 resume(actor.tracee, wanted, thread.extended_state, thread.signal_mask, unmap)
                 if thread.traps is not None:
                     arm(actor.tracee.tid, thread.traps)
-                stops[actor.tracee.tid] = process.state.stopped_by if thread is process.threads[0] else 0
+                own[actor.tracee.tid] = process.state.stopped_by if thread is process.threads[0] else 0
             if process.headless:
                 behead(
                     stage,
@@ -410,18 +415,42 @@ class Restore:
                     self._vdso_syscall(process),
                     process.exit_status,
                 )
+            parent = self._told_parent(process, unmapped)
+            if parent is None:
+                stops |= own
+            else:
+                _let_go(own)
+                ptrace_free |= own.keys()
+                stage.play(self._threads[parent.pid, Tid(parent.pid)], self._forget_stop(process, parent))
         self._surroundings.cgroups.settle()
         if not own_init:
             self._retire_init(stage, first)
-        for tid, stop in stops.items():
-            ptrace.detach(tid, stop)
-            if stop:  # then its other threads, which come next, are told to stop before they are let go
-                await_state(tid, "T")
-        ptrace_free = set(stops)
+        _let_go(stops)
+        ptrace_free |= stops.keys()
         for tid in list(stage.actors):
             if tid not in ptrace_free:
                 ptrace.detach(tid)
             del stage.actors[tid]
+
+    def _told_parent(self, process: Process, unmapped: set[ObjectId]) -> Process | None:
+        """Return the parent of a process that is to stop, if it was told of that and can still play a tape."""
+        if process.state is None or not process.state.stopped_by:
+            return None
+        parent = next((one for one in self._snapshot.processes if one.pid == process.parent), None)
+        if parent is None or parent.state is None or parent.headless or parent.state.memory in unmapped:
+            return None
+        return parent
+
+    def _forget_stop(self, process: Process, parent: Process) -> Tape:
+        """Let a parent take what it hears of a stop once more."""
+        assert process.state is not None
+        assert parent.state is not None
+        actions = next(one for one in self._snapshot.signal_actions if one.id == parent.state.signal_actions)
+        tape = Tape(f"{parent.pid}: forget the stop of {process.pid}")
+        signals.tell_stop_known(
+            tape, process.pid, actions.actions, parent.state.pending, waited=process.state.stop_told
+        )
+        return tape
 
     def _retire_init(self, stage: Stage, first: Actor) -> None:
         """Let process 1 become the reaper of its namespace."""
@@ -461,6 +490,14 @@ class Restore:
         if not found:
             raise RebuildFailed(f"process {process.pid} has no system-call instruction anywhere")
         return found
+
+
+def _let_go(stops: Mapping[HostTid, int]) -> None:
+    """Detach tasks, with the signal that each is to stop by, or 0."""
+    for tid, stop in stops.items():
+        ptrace.detach(tid, stop)
+        if stop:  # then its other threads, which come next, are told to stop before they are let go
+            await_state(tid, "T")
 
 
 def special_sizes(snapshot: Snapshot) -> dict[str, int]:

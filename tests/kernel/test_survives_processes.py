@@ -16,6 +16,7 @@ PROGRAMS = [
     Program("zombie_identity"),
     Program("stopped"),
     Program("stopped_threads"),
+    Program("stop_known"),
     Program("sessions"),
     Program("dead_leaders"),
     Program("orphans"),

@@ -17,6 +17,7 @@ PROGRAMS = [
     Program("interval_timer_fires"),
     Program("posix_timers"),
     Program("posix_timer_thread"),
+    Program("cpu_time_timers"),
 ]
 
 

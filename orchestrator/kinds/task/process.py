@@ -79,6 +79,8 @@ class ProcessState(Record, frozen=True):
     """The controlling terminal."""
     foreground: Pid = NO_GROUP
     """For the leader of a session with a terminal: the foreground process group; 0 if nobody is left in that."""
+    stop_told: bool = False
+    """Whether its parent has waited for its stop."""
 
 
 class Process(Record, frozen=True):

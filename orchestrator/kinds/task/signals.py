@@ -13,6 +13,10 @@ from orchestrator.tape.build import Played, Tape
 _KERNEL_SIGACTION = struct.Struct("<QQQQ")  # handler, flags, restorer, mask
 SIGSET_SIZE = 8
 _SIG_DFL = 0
+_SIG_IGN = 1
+_SA_NOCLDSTOP = 1
+_WNOHANG, _WUNTRACED, _WALL = 1, 2, 0x4000_0000
+_ONE_SECOND = struct.pack("<qq", 1, 0)
 _NSIG = 64
 _ASKED = tuple(n for n in range(1, _NSIG + 1) if n not in (signal.SIGKILL, signal.SIGSTOP))
 
@@ -73,6 +77,20 @@ def tell_pending(tape: Tape, pid: Pid, tid: Tid | None, queue: list[bytes]) -> N
             tape.rt_sigqueueinfo(pid, number, info)
         else:
             tape.rt_tgsigqueueinfo(pid, tid, number, info)
+
+
+def tell_stop_known(tape: Tape, child: Pid, actions: list[Action], pending: list[bytes], *, waited: bool) -> None:
+    """Take the news of a child's stop that has just been told once more: its SIGCHLD, and if ``waited`` its status.
+
+    The signal comes a moment after the stop. One that was pending is not sent twice, and stays.
+    """
+    action = next((one for one in actions if one.signal == signal.SIGCHLD), None)
+    told = action is None or not (action.handler == _SIG_IGN or action.flags & _SA_NOCLDSTOP)
+    if told and all(int.from_bytes(info[:4], "little") != signal.SIGCHLD for info in pending):
+        mask = (1 << signal.SIGCHLD - 1).to_bytes(8, "little")
+        tape.rt_sigtimedwait(mask, 0, _ONE_SECOND, SIGSET_SIZE, may_fail=True)
+    if waited:
+        tape.wait4(child, 0, _WNOHANG | _WUNTRACED | _WALL, 0, may_fail=True)
 
 
 def tell_no_child_signal(tape: Tape) -> None:

@@ -17,6 +17,7 @@ assert _SIGEVENT.size == 64
 _NOTIFY = {"signal": 0, "none": 1, "thread": 2}
 _SIGEV_THREAD_ID = 4
 _PR_TIMER_CREATE_RESTORE_IDS = 77
+_PER_THREAD, _SCHED = 4, 2
 _ITIMERS = (0, 1, 2)  # ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF
 
 
@@ -86,16 +87,24 @@ def tell_posix_timers(tape: Tape, pid: Pid, timers: list[PosixTimer]) -> None:
     tape.prctl(_PR_TIMER_CREATE_RESTORE_IDS, 1, 0, 0, 0)
     for timer in timers:
         event = _SIGEVENT.pack(timer.value, timer.signal, timer.notify, timer.target or pid)
-        tape.timer_create(_own_clock(timer.clock), event, timer.id.to_bytes(8, "little"))
+        tape.timer_create(_clock(timer), event, timer.id.to_bytes(8, "little"))
     tape.prctl(_PR_TIMER_CREATE_RESTORE_IDS, 0, 0, 0, 0)
     for timer in timers:
         if any(timer.left[2:]):
             tape.timer_settime(timer.id, 0, _ITIMERSPEC.pack(*timer.left), 0)
 
 
-def _own_clock(clock: int) -> int:
-    """Return a clock id that names the caller itself: a CPU clock of a process names it by its old pid."""
-    if clock >= 0:
-        return clock
-    per_thread, which = clock & 4, clock & 3
-    return ((~0 << 3) | per_thread | which) & 0xFFFFFFFF
+def clock_owner(clock: int) -> int | None:
+    """Return the process or thread, as the job sees it, that a CPU clock names; 0 for the caller, None for others."""
+    return ~(clock >> 3) if clock < 0 else None
+
+
+def _clock(timer: PosixTimer) -> int:
+    """Return the clock with which the main thread makes a timer.
+
+    The kernel does not show which thread's CPU time CLOCK_THREAD_CPUTIME_ID is. It is taken for that of the thread
+    that gets the signal, or else of the main thread.
+    """
+    if clock_owner(timer.clock) == 0 and timer.clock & _PER_THREAD and timer.target:
+        return (~timer.target << 3 | _PER_THREAD | _SCHED) & 0xFFFF_FFFF
+    return timer.clock & 0xFFFF_FFFF
