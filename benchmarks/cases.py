@@ -15,9 +15,9 @@ class Case:
     name: str
     title: str
     kind: str
-    """What the workload program calls it: mem, tree or threads."""
+    """What the workload program calls it: mem, tree, threads or files."""
     size: int
-    """MiB, children or threads."""
+    """MiB, children, threads or descriptors."""
     repetitions: int
     tasks: int
     """Processes and threads in all."""
@@ -29,6 +29,14 @@ CASES = (
     Case("threads64", "one process, 64 waiting threads besides the first", "threads", 64, 9, 65),
     Case("tree100", "a tree of 100 processes", "tree", 99, 5, 100),
     Case("tree1000", "a tree of 1000 processes", "tree", 999, 3, 1000),
+    Case(
+        "files100000",
+        "100 000 descriptors, in as few processes as may have them",
+        "files",
+        100_000,
+        3,
+        6,
+    ),
 )
 
 

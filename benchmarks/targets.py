@@ -52,6 +52,9 @@ def judge(outcomes: Sequence[Outcome], start_up: dict[str, Figure]) -> list[Verd
             for verb in ("checkpoint", "restore"):
                 title = f"tree1000: peak memory of {verb}"
                 verdicts += judge_median(outcome, f"{verb}_rss_bytes", title, 1 << 20, 80.0, "MiB")
+        if outcome.case.name == "files100000":
+            verdicts += judge_median(outcome, "kill_frozen_us", "files100000: frozen, job ends", 1e6, 5.0, "s")
+            verdicts += judge_median(outcome, "restore_us", "files100000: restored", 1e6, 5.0, "s")
     return verdicts
 
 

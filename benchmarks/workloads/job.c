@@ -6,6 +6,7 @@
  *   mem      SIZE MiB of private anonymous memory, filled with a pseudo-random sequence
  *   tree     SIZE children that wait for a signal
  *   threads  SIZE threads that wait on one condition variable
+ *   files    SIZE descriptors: pipes, pairs of sockets, files, event counters; in as few processes as may have them
  *
  * One byte on READY_FD says that the shape is complete; the descriptor is closed after it. From then on the main
  * thread beats once a millisecond and keeps the longest gap between two beats: what a checkpoint costs the job, as
@@ -21,7 +22,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -114,6 +118,87 @@ static int check_tree(void)
 			fine &= WIFEXITED(status) && WEXITSTATUS(status) == CHILD_SAYS_FINE;
 	}
 	return fine;
+}
+
+/* Descriptors of one process: the ends of a pipe, those of a pair of sockets, a file, an event counter, and again. */
+static int (*files)[6];
+static size_t files_count;
+
+static void open_files(size_t count)
+{
+	files = calloc(count / 6 + 1, sizeof(*files));
+	if (!files)
+		die("calloc");
+	for (files_count = 0; files_count < count / 6; files_count++) {
+		int *six = files[files_count], own = files_count;
+
+		six[4] = open("/dev/null", O_RDONLY);
+		six[5] = eventfd(own, EFD_NONBLOCK);
+		if (pipe(six) || socketpair(AF_UNIX, SOCK_STREAM, 0, six + 2) || six[4] < 0 || six[5] < 0)
+			die("files");
+		if (write(six[1], &own, sizeof(own)) != sizeof(own) || write(six[3], &own, sizeof(own)) != sizeof(own))
+			die("write");
+	}
+}
+
+static int check_files(void)
+{
+	for (size_t i = 0; i < files_count; i++) {
+		int *six = files[i], through_pipe = -1, through_socket = -1;
+		uint64_t counted = 0;
+		char byte;
+
+		if (read(six[0], &through_pipe, sizeof(int)) != sizeof(int) || through_pipe != (int)i)
+			return 0;
+		if (read(six[2], &through_socket, sizeof(int)) != sizeof(int) || through_socket != (int)i)
+			return 0;
+		if (read(six[4], &byte, 1) != 0)
+			return 0;
+		if (i && (read(six[5], &counted, sizeof(counted)) != sizeof(counted) || counted != i))
+			return 0;
+	}
+	return 1;
+}
+
+/* In this process and, if that may not have so many, in children, which end as those of a tree if all is well. */
+static void start_files(size_t count, int ready_fd, const sigset_t *asked)
+{
+	const size_t spare = 60;
+	struct rlimit limit;
+	int opened[2];
+	char byte;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) || pipe(opened))
+		die("getrlimit");
+	limit.rlim_cur = limit.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &limit))
+		die("setrlimit");
+	size_t most = limit.rlim_max - spare, processes = (count + most - 1) / most;
+	children = calloc(processes, sizeof(*children));
+	if (!children)
+		die("calloc");
+	for (member_count = 0; member_count < processes - 1; member_count++) {
+		pid_t pid = fork();
+
+		if (pid < 0)
+			die("fork");
+		if (pid == 0) {
+			close(ready_fd);
+			open_files(count / processes);
+			if (write(opened[1], "r", 1) != 1 || close(opened[0]) || close(opened[1]))
+				die("opened");
+			while (sigwaitinfo(asked, NULL) != SIGUSR1)
+				;
+			_exit(check_files() ? CHILD_SAYS_FINE : 1);
+		}
+		children[member_count] = pid;
+	}
+	for (size_t i = 0; i < member_count; i++)
+		if (read(opened[0], &byte, 1) != 1)
+			die("opened");
+	if (close(opened[0]) || close(opened[1]))
+		die("close");
+	open_files(count / processes);
 }
 
 static void *thread_main(void *unused)
@@ -215,6 +300,8 @@ int main(int argc, char **argv)
 		start_tree(size, ready_fd, &asked);
 	else if (!strcmp(kind, "threads"))
 		start_threads(size);
+	else if (!strcmp(kind, "files"))
+		start_files(size, ready_fd, &asked);
 	else
 		return 2;
 
@@ -226,6 +313,8 @@ int main(int argc, char **argv)
 		fine = check_mem();
 	else if (!strcmp(kind, "tree"))
 		fine = check_tree();
+	else if (!strcmp(kind, "files"))
+		fine = check_files() & check_tree();
 	else
 		fine = check_threads();
 	snprintf(text, sizeof(text), "%s %lld\n", fine ? "ok" : "bad", (long long)gap_us);

@@ -8,13 +8,16 @@ from __future__ import annotations
 import mmap
 import os
 import random
+import resource
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
 
 CHILD_SAYS_FINE = 7
+SPARE = 60
 MIB = 1 << 20
 
 Check = Callable[[], bool]
@@ -46,13 +49,7 @@ def start_tree(count: int, ready_fd: int) -> Check:
             os._exit(CHILD_SAYS_FINE)
         children.append(pid)
 
-    def check() -> bool:
-        for pid in children:
-            os.kill(pid, signal.SIGUSR1)
-        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
-        return all(code == CHILD_SAYS_FINE for code in codes)
-
-    return check
+    return lambda: ended_well(children)
 
 
 def start_threads(count: int) -> Check:
@@ -78,6 +75,63 @@ def start_threads(count: int) -> Check:
         return len(released) == count
 
     return check
+
+
+def open_files(count: int) -> Check:
+    """Open pipes, pairs of sockets, files and event counters; the check reads from each."""
+    pipes, pairs, others = [], [], []
+    for number in range(count // 6):
+        pipes.append(os.pipe())
+        pairs.append(socket.socketpair())
+        others.append((os.open(os.devnull, os.O_RDONLY), os.eventfd(number, os.EFD_NONBLOCK)))
+        os.write(pipes[-1][1], number.to_bytes(4, "little"))
+        pairs[-1][1].send(number.to_bytes(4, "little"))
+
+    def check() -> bool:
+        for number in range(count // 6):
+            own = number.to_bytes(4, "little")
+            if os.read(pipes[number][0], 4) != own or pairs[number][0].recv(4) != own:
+                return False
+            null, counter = others[number]
+            if os.read(null, 1) or (number and os.eventfd_read(counter) != number):
+                return False
+        return True
+
+    return check
+
+
+def start_files(count: int, ready_fd: int) -> Check:
+    """Open so many descriptors in this process and, if it may not have them, in children that end as a tree's do."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    processes = -(-count // (hard - SPARE))
+    children = []
+    reading, writing = os.pipe()
+    for _ in range(processes - 1):
+        pid = os.fork()
+        if pid == 0:
+            os.close(ready_fd)
+            check_own = open_files(count // processes)
+            os.write(writing, b"r")
+            os.close(reading)
+            os.close(writing)
+            signal.sigwaitinfo({signal.SIGUSR1})
+            os._exit(CHILD_SAYS_FINE if check_own() else 1)
+        children.append(pid)
+    for _ in children:
+        os.read(reading, 1)
+    os.close(reading)
+    os.close(writing)
+    check_own = open_files(count // processes)
+    return lambda: check_own() & ended_well(children)
+
+
+def ended_well(children: list[int]) -> bool:
+    """Let children check themselves and end."""
+    for pid in children:
+        os.kill(pid, signal.SIGUSR1)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+    return all(code == CHILD_SAYS_FINE for code in codes)
 
 
 def beat_until_asked() -> int:
@@ -106,6 +160,8 @@ def main(arguments: list[str]) -> int:
         check = start_tree(int(size), int(ready_fd))
     elif kind == "threads":
         check = start_threads(int(size))
+    elif kind == "files":
+        check = start_files(int(size), int(ready_fd))
     else:
         return 2
     os.write(int(ready_fd), b"r")
