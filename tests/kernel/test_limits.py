@@ -55,6 +55,19 @@ def test_descriptors_that_no_restore_could_make_are_refused(job: Job) -> None:
     run.must_pass()
 
 
+def test_a_restore_with_a_lower_limit_says_how_much_it_needs(job: Job) -> None:
+    run = Run(Program("many_descriptors", ("800",)), job)
+    run.start()
+    job.checkpoint_and_kill()
+    under, job.orch.under = job.orch.under, allowed(500)
+    finished = job.orch.expect(45, "restore", str(job.image), "-d")
+    assert "and the limit is 500" in finished.errors
+    assert job.processes() == []
+    job.orch.under = under
+    job.restore()
+    run.must_pass()
+
+
 def peak_mib(pid: int) -> int:
     """Return the most memory that a process has had so far."""
     found = re.search(r"^VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)

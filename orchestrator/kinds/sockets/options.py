@@ -69,11 +69,19 @@ def capture_options(
     ``fresh``: what a fresh socket of this kind has other than the table says.
     """
     others = []
-    for row in _rows(levels):
-        value = read_option(sock, row.level, row.number, row.size)
-        usual = row.fresh if fresh is None else fresh.get((row.level, row.number), row.fresh)
-        if value is not None and value != usual:
-            others.append(Option(row.level, row.number, value))
+    getsockopt = sock.getsockopt  # called some forty times a socket
+    for level, number, size, usual in _questions(levels):
+        try:
+            value = getsockopt(level, number, size)
+        except OSError as error:
+            _must_be_absent(error, level, number)
+            continue
+        if fresh is not None:
+            usual = fresh.get((level, number), usual)
+        if value != usual:
+            if len(value) == _PYTHON_MOST:
+                value = _read_long(sock, level, number, _sizes()[level, number])
+            others.append(Option(level, number, value))
     if {one.at for one in others} & {_IP_TOS, _SO_PRIORITY} == {_IP_TOS}:
         others.append(Option(*_SO_PRIORITY, bytes(4)))  # to set the former changes the latter
     device = read_option(sock, SOL_SOCKET, socket.SO_BINDTODEVICE, 16) if SOL_IP in levels else None
@@ -102,16 +110,33 @@ def _rows(levels: tuple[int, ...]) -> tuple[Row, ...]:
     return tuple(rows)
 
 
+@cache
+def _questions(levels: tuple[int, ...]) -> tuple[tuple[int, int, int, bytes], ...]:
+    """Return for each option: level, number, size, and what a fresh socket answers."""
+    return tuple((row.level, row.number, min(row.size, _PYTHON_MOST), row.fresh) for row in _rows(levels))
+
+
+@cache
+def _sizes() -> dict[tuple[int, int], int]:
+    """Return the most bytes that each option may have."""
+    return {(row.level, row.number): row.size for row in OPTIONS}
+
+
 def read_option(sock: socket.socket, level: int, number: int, size: int) -> bytes | None:
     """Return the value of an option, None where a socket has no such."""
     try:
         value = sock.getsockopt(level, number, min(size, _PYTHON_MOST))
         return value if len(value) < _PYTHON_MOST else _read_long(sock, level, number, size)
     except OSError as error:
-        if error.errno in _ABSENT:
-            return None
+        _must_be_absent(error, level, number)
+        return None
+
+
+def _must_be_absent(error: OSError, level: int, number: int) -> None:
+    """Raise an error of getsockopt(2) again, unless it is that there is no such option."""
+    if error.errno not in _ABSENT:
         error.add_note(f"getsockopt(level {level}, option {number})")
-        raise
+        raise error
 
 
 def _read_long(sock: socket.socket, level: int, number: int, size: int) -> bytes:

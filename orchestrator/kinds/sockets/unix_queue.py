@@ -64,13 +64,11 @@ def job_credentials(scope: Scope, credentials: tuple[int, int, int] | None) -> C
 
 def peek_queue(sock: socket.socket, style: int, scope: Scope, adopt: Adopt) -> list[Message]:
     """Return what waits to be received. Raises Refused for what cannot be sent again."""
-    events = poll_now(sock.fileno(), select.POLLIN | select.POLLPRI)
     waiting = waiting_bytes(sock.fileno())
-    if style == socket.SOCK_STREAM:
-        # Looking beyond the end would take a pending error away.
-        if waiting == 0:
-            return []
-    elif events & select.POLLERR:
+    if style == socket.SOCK_STREAM and waiting == 0:
+        return []  # looking beyond the end would take a pending error away
+    events = poll_now(sock.fileno(), select.POLLIN | select.POLLPRI)
+    if style != socket.SOCK_STREAM and events & select.POLLERR:
         if waiting == 0 and style == socket.SOCK_SEQPACKET:
             return []
         raise Refused("an error waits in it to be reported")
