@@ -48,7 +48,12 @@ def test_all_connections_can_be_cut(run: Run, way: Way) -> None:
 
 @pytest.mark.parametrize("way", [WAYS["plain"], WAYS["same"], WAYS["repeat"]], ids=lambda way: way.__name__)
 @pytest.mark.parametrize(
-    "program", [Program("tcp_unaccepted", (kind, "data")) for kind in ("v4", "v6")], ids=lambda program: program.id
+    "program",
+    [
+        *(Program("tcp_unaccepted", (kind, "data")) for kind in ("v4", "v6")),
+        *(Program("unix_unaccepted", (kind,)) for kind in ("path", "abstract")),
+    ],
+    ids=lambda program: program.id,
 )
 def test_survives_if_it_ends(run: Run, way: Way) -> None:
     way(run)

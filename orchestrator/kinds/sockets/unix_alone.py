@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from orchestrator.ids import DepotFd, ObjectId
 from orchestrator.kinds.files.kind import Depot, OpenFile, Settling
 from orchestrator.kinds.files.reopening import set_status
-from orchestrator.kinds.sockets.options import write_dress, write_filtering
-from orchestrator.kinds.sockets.unix_creator import write_listen
+from orchestrator.kinds.sockets.options import write_buffers, write_dress, write_filtering
+from orchestrator.kinds.sockets.unix_creator import write_connect, write_listen
 from orchestrator.kinds.sockets.unix_name import UnixName, sockaddr_un
 from orchestrator.kinds.sockets.unix_pair import SHUTDOWN_HOW
 from orchestrator.kinds.sockets.unix_place import open_home, reaching, write_bind
 from orchestrator.kinds.sockets.unix_records import UnixAlone, UnixPairEnd, UnixSocket
 from orchestrator.kinds.sockets.unix_send import widen, write_send
+from orchestrator.kinds.sockets.unix_waiting import write_call
 
 
 def rebuild_alone(file: OpenFile, depot: Depot) -> None:
@@ -37,7 +38,9 @@ def connect_alone(file: OpenFile, depot: Depot) -> None:
             _deliver(depot, socket_id, record)
             write_filtering(depot.tape, standing, record.options)
     for socket_id in callers_first({one: record for one, (record, _) in sockets.items()}):
-        _connect_socket(depot, socket_id, *sockets[socket_id])
+        if not _is_in_queue(depot, sockets[socket_id][0]):
+            _connect_socket(depot, socket_id, *sockets[socket_id])
+        _call_waiting(depot, socket_id, sockets)
     for record, standing in sockets.values():
         if record.name is None:
             if record.queue:
@@ -113,7 +116,11 @@ def _connect_socket(depot: Depot, socket_id: ObjectId, record: UnixSocket, stand
     if record.target is not None and record.sibling is None:
         target: UnixSocket = depot.objects[record.target]
         assert target.name is not None
-        _connect(depot, standing, target.name, _room(record.target))
+        with reaching(depot, target.name, _room(record.target)) as to:
+            if record.own is not None and target.backlog >= 0:
+                write_connect(depot, standing, to, record.own)
+            else:
+                depot.tape.connect(standing, to, len(to))
     elif record.outside:
         to = sockaddr_un(record.outside)
         tape.connect(standing, to, len(to))
@@ -126,6 +133,29 @@ def _connect_socket(depot: Depot, socket_id: ObjectId, record: UnixSocket, stand
     elif record.target is None and _is_sibling(depot, socket_id):
         nowhere = struct.pack("=H", socket.AF_UNSPEC)
         tape.connect(standing, nowhere, len(nowhere))
+
+
+def _is_in_queue(depot: Depot, record: UnixSocket) -> bool:
+    """Whether the listener that a socket waits at has a queue that is filled as a whole."""
+    return record.target is not None and bool(depot.objects[record.target].waiting)
+
+
+def _call_waiting(depot: Depot, socket_id: ObjectId, sockets: Mapping[ObjectId, tuple[UnixSocket, DepotFd]]) -> None:
+    """Let all connect again that wait at a listener, in their order, with what they had sent."""
+    tape, record = depot.tape, sockets[socket_id][0]
+    for waiting in record.waiting:
+        known = sockets.get(waiting.client)
+        assert record.name is not None
+        if known is None:
+            tape.socket(socket.AF_UNIX, record.style | socket.SOCK_CLOEXEC, 0)
+        fd = 0 if known is None else known[1]
+        own = None if known is None else known[0].own
+        with reaching(depot, record.name, _room(socket_id)) as to:
+            write_call(depot, fd, to, waiting, 0 if own is None else own.pid)
+        if known is None:
+            tape.close(0)
+        else:
+            write_buffers(tape, known[1], known[0].options)
 
 
 def _deliver_unnamed(depot: Depot, record: UnixSocket, sockets: Mapping[ObjectId, tuple[UnixSocket, DepotFd]]) -> None:

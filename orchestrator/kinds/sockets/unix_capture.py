@@ -9,7 +9,7 @@ from functools import partial
 
 import msgspec
 
-from orchestrator.ids import ObjectId
+from orchestrator.ids import ObjectId, Pid
 from orchestrator.kinds.files.kind import FdView
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.sockets.borrow import borrow, peer_credentials, poll_now, unsent_bytes
@@ -18,8 +18,12 @@ from orchestrator.kinds.sockets.options import capture_options
 from orchestrator.kinds.sockets.refused import Refused
 from orchestrator.kinds.sockets.unix_name import capture_name, own_address, peer_address, shown_address
 from orchestrator.kinds.sockets.unix_queue import Credentials, Message, job_credentials, peek_queue
-from orchestrator.kinds.sockets.unix_records import UnixAlone, UnixEnd, UnixPair, UnixPairEnd, UnixSocket
+from orchestrator.kinds.sockets.unix_records import UnixAlone, UnixEnd, UnixPair, UnixPairEnd, UnixSocket, UnixWaiting
+from orchestrator.kinds.sockets.unix_waiting import Acceptor, most_sent
 from orchestrator.linux.sockdiag import TCP_ESTABLISHED, TCP_LISTEN, UnixDiag
+
+_NOBODY = ObjectId(-1)
+_MOST_SENT = 256 << 20
 
 
 def capture_unix(view: FdView, scope: Scope) -> UnixPairEnd | UnixAlone | None:
@@ -148,28 +152,66 @@ class _Capture:
     def _listener(self) -> UnixAlone:
         diag = self.diag
         may_cut = CUT_UNIX in self.scope.externals
-        if (diag.rqueue != len(diag.icons) or 0 in diag.icons) and not may_cut:
-            hint = f"--external {CUT_UNIX} lets a restored job do without them"
+        sent = [self._sent_by(client) for client in diag.icons]
+        whole = diag.rqueue == len(diag.icons)
+        closed = 0 in diag.icons
+        if (not whole or (closed and not self.scope.ends)) and not may_cut:
+            hint = f"--kill lets them be looked at, and --external {CUT_UNIX} lets a restored job do without them"
             raise Refused("clients connected to it and closed before they were accepted", hint)
+        late = whole and self.scope.ends and any(sent)
+        if late:
+            self._judge_sent(sum(sent))
         own = self._credentials(lambda who: _change(self.scope, file.object, own=who))
         file = self._alone(backlog=diag.wqueue, own=own)
         captured = self.census.sockets[diag.ino]
+        acceptor = Acceptor(self.view, self.scope) if late else None
+        queue: list[UnixWaiting | None] = [
+            None if acceptor is None else UnixWaiting(_NOBODY, room, acceptor.expect(room)) for room in sent
+        ]
         clients: list[ObjectId] = []
+        _change(self.scope, file.object, waiting=tuple(one for one in queue if one is not None))
 
-        def resolve(found: ObjectId | None) -> bool:
+        def resolve(place: int, found: ObjectId | None) -> bool:
+            waiting = queue[place]
+            if waiting is not None:
+                queue[place] = None if found is None else msgspec.structs.replace(waiting, client=found)
+                _change(self.scope, file.object, waiting=tuple(one for one in queue if one is not None))
             if found is not None:
                 clients.append(found)
                 _change(self.scope, file.object, clients=tuple(clients))
             return found is not None or may_cut
 
-        for client in filter(None, diag.icons):
-            self.census.leaks.append(Leak(captured, diag.ino, client, resolve))
+        for place, client in enumerate(diag.icons):
+            if client:
+                self.census.leaks.append(Leak(captured, diag.ino, client, partial(resolve, place)))
         return file
 
+    def _sent_by(self, client: int) -> int:
+        """Return how many bytes at most a client, by inode, has sent that waits to be accepted."""
+        known = self.census.unix.get(client) if client else None
+        return most_sent() if known is None else known.wqueue
+
+    def _judge_sent(self, total: int) -> None:
+        """Judge whether what was sent to a listener, before it accepts, can be sent again."""
+        if total > _MOST_SENT:
+            raise Refused("too many clients connected to it and closed before they were accepted")
+        if self.diag.type != socket.SOCK_STREAM:
+            raise Refused("messages wait at it, sent over connections that are not accepted yet")
+        if self.view.info.get("scm_fds") != "0":
+            raise Refused("descriptors wait at it, sent over connections that are not accepted yet")
+        if self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED):
+            raise Refused("data waits at it with credentials, sent over connections that are not accepted yet")
+
     def _waiting(self) -> UnixAlone:
-        if unsent_bytes(self.sock.fileno()):
-            raise Refused("it sent data over a connection that is not accepted yet, where nobody can look at it")
-        file = self._alone()
+        if unsent_bytes(self.sock.fileno()) and not self.scope.ends:
+            raise Refused(
+                "it sent data over a connection that is not accepted yet, where nobody can look at it",
+                "--kill lets it be read, as the job ends",
+            )
+        status = self.view.stat
+        # Who connected is taken to be who has it.
+        own = Credentials(self.scope.pids.get(self.view.pid, Pid(0)), status.st_uid, status.st_gid)
+        file = self._alone(own=own)
         self._await_target(file, self.census.waiting[self.diag.ino], lambda: False)
         return file
 

@@ -29,8 +29,11 @@ assert _clone_args.size == 88
 
 
 @contextmanager
-def _in_the_name_of(depot: Depot, who: Credentials | None) -> Iterator[Result | None]:
-    """Yield the result of the clone, 0 in the child; or None if the depot itself plays the entries, once."""
+def in_the_name_of(depot: Depot, who: Credentials | None) -> Iterator[Result | None]:
+    """Let calls be made by ``who``.
+
+    Yield the result of the clone, 0 in the child; or None if the depot itself plays the entries, once.
+    """
     tape = depot.tape
     if who is None or who.pid in (0, depot.pid):
         with acting_as(tape, who):
@@ -63,7 +66,7 @@ def acting_as(tape: Tape, who: Credentials | None) -> Iterator[None]:
 def moving(depot: Depot, fd: int, who: Credentials | None) -> Iterator[bool]:
     """Let what is done with ``fd`` be done once, in the name of ``who``; the calls may fail if this yields True."""
     tape = depot.tape
-    with _in_the_name_of(depot, who) as child:
+    with in_the_name_of(depot, who) as child:
         yield child is not None
         if child is not None:
             tape.dup3(fd, _aside(depot), O_CLOEXEC, may_fail=True)
@@ -79,7 +82,7 @@ def _aside(depot: Depot) -> DepotFd:
 
 def write_socketpair(depot: Depot, style: int, who: Credentials | None) -> None:
     """Make a pair as descriptors 0 and 1."""
-    with _in_the_name_of(depot, who) as child:
+    with in_the_name_of(depot, who) as child:
         # The protocol is 0, which is what the clone returns to the child; the depot's pid of it is none.
         protocol = 0 if child is None else child
         style |= socket.SOCK_CLOEXEC
@@ -94,5 +97,5 @@ def write_listen(depot: Depot, fd: int, backlog: int, who: Credentials | None) -
 
 def write_connect(depot: Depot, fd: int, to: bytes, who: Credentials | None) -> None:
     """Connect a stream or packet socket to a sockaddr; it cannot be done twice."""
-    with _in_the_name_of(depot, who) as child:
+    with in_the_name_of(depot, who) as child:
         depot.tape.connect(fd, to, len(to), may_fail=child is not None)

@@ -71,6 +71,17 @@ class UnixPair(Record, frozen=True, tag="unix-pair"):
         return self.ends.index(None) if None in self.ends else None
 
 
+class UnixWaiting(Record, frozen=True, array_like=True):
+    """A connection in the queue of a listener, of which more was known when the image was all but done."""
+
+    client: ObjectId
+    """The socket that has connected; -1 if it is closed."""
+    room: int
+    """The most bytes that it has sent."""
+    at: int
+    """Where the rest lies, from the start of the page data: three words (bytes sent, uid, gid), and the bytes."""
+
+
 class UnixSocket(Record, frozen=True, tag="unix-socket"):
     """A Unix socket that is fresh, bound, listening, waiting to be accepted, or for datagrams."""
 
@@ -82,7 +93,7 @@ class UnixSocket(Record, frozen=True, tag="unix-socket"):
     options: SocketOptions
     owner: tuple[int, int]
     own: Credentials | None = None
-    """Of a listening socket: whom its clients see in SO_PEERCRED."""
+    """Of a listening socket, or one that waits to be accepted: whom the other end sees in SO_PEERCRED."""
     backlog: int = -1
     """Of a listening socket, else -1."""
     target: ObjectId | None = None
@@ -95,3 +106,5 @@ class UnixSocket(Record, frozen=True, tag="unix-socket"):
     """Of a listening socket: those of the job that wait to be accepted, in their order."""
     sibling: ObjectId | None = None
     """The target, if that has no name: both were made by socketpair(2), and the target left."""
+    waiting: tuple[UnixWaiting, ...] = ()
+    """Of a listening socket: its queue, if some have sent something or are closed."""
