@@ -132,7 +132,7 @@ def _memory(memory: AddressSpace, snapshot: Snapshot) -> dict[str, Any]:
 def _vma(vma: Vma, snapshot: Snapshot) -> dict[str, Any]:
     protection = "".join(letter if vma.prot & bit else "-" for letter, bit in (("r", 1), ("w", 2), ("x", 4)))
     of = None
-    if vma.backing == "file":
+    if vma.backing in ("file", "io_uring"):
         of = _file_name(snapshot.files, vma.of)
     elif vma.of >= 0:
         of = f"object {vma.of}"

@@ -15,6 +15,7 @@ from orchestrator.capture.sharing import SharedStructures
 from orchestrator.capture.threads import ThreadView, read_threads
 from orchestrator.errors import CaptureFailed
 from orchestrator.ids import FarAddr, HostPid, ObjectId, Pid, Tid
+from orchestrator.kinds.files.io_uring import IO_URING
 from orchestrator.kinds.files.kind import FileTable
 from orchestrator.kinds.memory.aio import AIO, any_contexts, probe_bytes, ring_name, save_ring
 from orchestrator.kinds.memory.capture import CapturedMemory, Mappers, Placer, Range, capture_memory
@@ -202,6 +203,8 @@ class JobCapture:
                 for view, thread in zip(views, threads, strict=True)
             ]
         for worker in process.workers:
+            if IO_URING in self._scope.externals and "iou-wrk" in worker:  # it is made anew when there is work
+                continue
             reason = "it works for the kernel (io_uring, vhost) and never leaves it"
             self._scope.unsupported(process.host, f"thread {worker}", reason)
         state = ProcessState(

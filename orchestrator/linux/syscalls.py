@@ -214,6 +214,7 @@ restart_syscall       219   128
 semtimedop            220   192   int ptr size ptr
 io_submit             209   2     addr int ptr
 io_getevents          208   4     addr int int ptr ptr
+io_uring_setup        425   425   int ptr
 io_uring_enter        426   426   fd int int hex ptr size
 msgrcv                70    188   int ptr size int int
 accept                43    202   fd ptr ptr

@@ -9,6 +9,7 @@ from orchestrator.ids import ObjectId, Pid
 from orchestrator.kinds.files.apart import files_apart
 from orchestrator.kinds.files.depot import claims
 from orchestrator.kinds.files.external import External
+from orchestrator.kinds.files.io_uring import IO_URING
 from orchestrator.kinds.files.kind import FileTable
 from orchestrator.kinds.files.namespace import wanted_outer
 from orchestrator.kinds.files.pipe import PipeBuffer
@@ -102,7 +103,7 @@ def _elsewhere(snapshot: Snapshot) -> Iterator[ObjectId]:
     """Yield the files that are mapped or entered."""
     for memory in snapshot.memories:
         yield memory.executable
-        yield from (ObjectId(vma.of) for vma in memory.vmas if vma.backing == "file")
+        yield from (ObjectId(vma.of) for vma in memory.vmas if vma.backing in ("file", IO_URING))
     for context in snapshot.filesystems:
         if context.is_removed:
             yield context.entered

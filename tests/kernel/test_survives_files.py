@@ -20,6 +20,7 @@ PROGRAMS = [
     Program("shared_proc_files"),
     Program("watches", checkpoint_options=("--external", "inotify")),
     Program("fanotify_marks"),
+    Program("io_uring_idle", checkpoint_options=("--external", "io_uring")),
     Program("tun_devices"),
     Program("made_up_files"),
     Program("dead_processes"),

@@ -6,7 +6,7 @@ from orchestrator.kinds.files.kind import FdView
 from orchestrator.kinds.scope import Scope
 
 _ANONYMOUS = {
-    "[io_uring]": "the rings are shared with the kernel and cannot be saved",
+    "[io_uring]": "the ring has no descriptor any more",
     "[userfaultfd]": "its registrations cannot be saved",
     "[perf_event]": "performance counters cannot be saved",
     "bpf-map": "memory of a BPF map does not show of which map it is",

@@ -13,6 +13,7 @@ from orchestrator.kinds.files import (
     fifo,
     ghost,
     inotify,
+    io_uring,
     memfd,
     namespace,
     pidfd,
@@ -34,6 +35,7 @@ from orchestrator.kinds.files.fanotify import Fanotify
 from orchestrator.kinds.files.fifo import Fifo
 from orchestrator.kinds.files.ghost import Ghost, GhostFile
 from orchestrator.kinds.files.inotify import Inotify
+from orchestrator.kinds.files.io_uring import IoUring
 from orchestrator.kinds.files.kind import FdView, FileKind, OpenFile
 from orchestrator.kinds.files.memfd import MemFd
 from orchestrator.kinds.files.namespace import NamespaceFile
@@ -68,6 +70,7 @@ KINDS: tuple[FileKind, ...] = (
     pidfd.KIND,
     inotify.KIND,
     fanotify.KIND,
+    io_uring.KIND,
     namespace.KIND,
     bpf_map.KIND,
     btf.KIND,
@@ -101,6 +104,7 @@ FileBody = (
     | PidFd
     | Inotify
     | Fanotify
+    | IoUring
     | NamespaceFile
     | ProcFile
     | RemovedDirectory

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from orchestrator.ids import HostPid, ObjectId
+from orchestrator.kinds.files import io_uring
 from orchestrator.kinds.files.external import capture_external
 from orchestrator.kinds.files.kind import Descriptor, FdView, FileTable, Held, recorded_flags
 from orchestrator.kinds.files.locks import FileLock, LockLine, PosixLock, parse_lock
@@ -17,7 +18,7 @@ from orchestrator.kinds.files.registry import FileRecord, recognise
 from orchestrator.kinds.files.reopening import O_LARGEFILE
 from orchestrator.kinds.scope import Scope
 from orchestrator.linux.kcmp import KCMP_FILE, kcmp
-from orchestrator.linux.pidfd import pidfd_open
+from orchestrator.linux.pidfd import open_task, pidfd_open
 from orchestrator.linux.proc_fd import FdInfo, list_fds, readlink_fd
 from orchestrator.linux.proc_maps import MapLine
 
@@ -136,6 +137,10 @@ class FileCollector:
         """Record the file behind a mapping, by its file and access; -1 if it cannot be saved."""
         key = (line.dev, line.inode, line.path, line.deleted, writable)
         known = self._mapped.get(key)
+        if known is None and line.path == io_uring.LINK.encode():
+            known = self._ring(pid, line)
+            if known is not None:
+                self._mapped[key] = known
         if known is None:
             view = MappedView(pid, line, writable)
             try:
@@ -144,6 +149,19 @@ class FileCollector:
                 view.close()
             self._mapped[key] = known
         return known
+
+    def _ring(self, pid: HostPid, line: MapLine) -> ObjectId | None:
+        """Record the ring that memory is of, by the descriptor that the process has of it; None if it has none."""
+        fd = io_uring.ring_fd(pid, line.inode)
+        if fd is None:
+            return None
+        pidfd = open_task(pid)
+        view = FdView(pid, pidfd, fd, "", self)
+        try:
+            return self._held(view).file
+        finally:
+            view.close()
+            os.close(pidfd)
 
     def entered(self, pid: HostPid, name: str) -> ObjectId:
         """Record the directory behind /proc/PID/``name``; -1 if it cannot be saved."""

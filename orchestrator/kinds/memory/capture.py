@@ -13,6 +13,7 @@ import msgspec
 
 from orchestrator.ids import HostPid, ObjectId
 from orchestrator.image.extents import PageLayout
+from orchestrator.kinds.files.io_uring import IO_URING, LINK
 from orchestrator.kinds.memory import huge
 from orchestrator.kinds.memory.aio import AIO, is_ring, note_ring
 from orchestrator.kinds.memory.record import PageRun, Vma
@@ -25,6 +26,7 @@ from orchestrator.linux.proc_maps import MapLine, VmFlags, read_smaps_flags
 PAGE = 4096
 _NEAR = 128 * PAGE
 _MCL_FUTURE, _MCL_ONFAULT = 2, 4
+_RING = LINK.encode()
 _SPECIAL = {
     b"[vdso]": "vdso", b"[vvar]": "vvar", b"[vvar_vclock]": "vvar_vclock", b"[vsyscall]": "vsyscall",
 }  # fmt: skip
@@ -224,7 +226,8 @@ def _capture_vma(
     elif line.path.startswith(_SOCKET):
         backing = "file"  # known when all tables are
     elif line.inode:
-        backing, of = "file", mappers.file(pid, line, line.shared and ("mw" in flags))
+        kind = IO_URING if line.path == _RING else "file"
+        backing, of = kind, mappers.file(pid, line, line.shared and ("mw" in flags))
     if line.shared:
         return Vma(line.start, line.end, line.prot, True, backing, line.offset, of, kept)
     runs: list[PageRun] = []

@@ -32,6 +32,8 @@ _MLOCK_ONFAULT = 1
 _SPECIAL = ("vvar", "vvar_vclock", "vdso")
 _CANNOT_INHERIT = frozenset(("dc", "wf"))
 _TOP = 0x7FFF_FFFF_F000
+_LOWEST = 0x1_0000
+_IO_URING = "io_uring"
 
 
 class Span(NamedTuple):
@@ -80,8 +82,14 @@ def rebuild_memory(tape: Tape, wanted: AddressSpace, have: Inherited, backings: 
     _unmap_all_but(tape, [*kept, *standing, have.keep_out])
     before = list(have.vmas)
     for vma in wanted.vmas:
-        if vma.backing not in _SPECIAL and vma.backing != "vsyscall":
+        if vma.backing not in (*_SPECIAL, "vsyscall", _IO_URING):
             _rebuild_vma(tape, vma, kept, before, backings)
+    rings = [vma for vma in wanted.vmas if vma.backing == _IO_URING]
+    taken = [Span(vma.start, vma.end) for vma in wanted.vmas if vma.backing not in ("vsyscall", _IO_URING)]
+    for vma in rings:
+        taken.append(Span(vma.start, vma.end))
+        # Nothing is parked any more: the kernel might choose that place.
+        _map_where_the_kernel_chooses(tape, vma, [*taken, have.keep_out._replace(end=have.parking)], backings)
     if wanted.lock_future:
         tape.mlockall(wanted.lock_future)
     _set_mm(tape, wanted, have, backings)
@@ -234,7 +242,7 @@ def _map(tape: Tape, vma: Vma, start: int, end: int, prot: int, backings: Backin
     if vma.backing == "anonymous":
         tape.mmap(start, end - start, prot, flags | _MAP_ANONYMOUS | map_flags(vma.huge_bits), -1, 0)
         return
-    fd = backings.file(vma.of) if vma.backing == "file" else backings.object(vma.of)
+    fd = backings.file(vma.of) if vma.backing in ("file", _IO_URING) else backings.object(vma.of)
     tape.mmap(start, end - start, prot, flags, fd, vma.offset + start - vma.start)
 
 
@@ -277,6 +285,28 @@ def _stale(vma: Vma, span: Span, before: Sequence[Vma]) -> list[Span]:
         if at < end:
             stale.append(Span(at, end))
     return stale
+
+
+def _map_where_the_kernel_chooses(tape: Tape, vma: Vma, taken: Sequence[Span], backings: Backings) -> None:
+    """Map a ring of io_uring. Nobody may say where it shall be, so it is left the only place that there is."""
+    gaps = []
+    at = _LOWEST
+    for span in sorted(taken):
+        if span.start > at:
+            gaps.append(Span(at, span.start))
+        at = max(at, span.end)
+    if at < _TOP:
+        gaps.append(Span(at, _TOP))
+    for gap in gaps:
+        flags = _MAP_PRIVATE | _MAP_FIXED | _MAP_ANONYMOUS | _MAP_NORESERVE
+        tape.mmap(gap.start, gap.end - gap.start, 0, flags, -1, 0)
+    size = vma.end - vma.start
+    tape.mmap(0, size, vma.prot, _MAP_SHARED, backings.file(vma.of), vma.offset)
+    for gap in gaps:
+        tape.munmap(gap.start, gap.end - gap.start)
+    for flag in vma.flags:
+        if flag in _MADVICE:
+            tape.madvise(vma.start, size, _MADVICE[flag])
 
 
 def _fill(tape: Tape, runs: Sequence[PageRun], backings: Backings) -> None:

@@ -37,7 +37,8 @@ class Vma(Record, frozen=True, array_like=True):
     prot: int
     shared: bool
     backing: str
-    """"anonymous", "file", "object" (shared memory), "sysv", "aio", or the name of a special mapping: "vdso"..."""
+    """"anonymous", "file", "io_uring" (a file, too), "object" (shared memory), "sysv", "aio", or the name of a special
+    mapping: "vdso"..."""
     offset: int = 0
     """In the file or object, in bytes."""
     of: ObjectId = ObjectId(-1)
