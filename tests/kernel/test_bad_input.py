@@ -215,7 +215,7 @@ class TestRefusedCheckpoint:
         run.start()
         argv = ("checkpoint", "--cgroup", job.name, "-o", str(job.image))
         if kind != "closed":  # whatever the user says: it shows
-            reason = "a thread of the kernel polls it" if kind == "polls" else "one completion for each request"
+            reason = "a thread of the kernel polls it" if kind == "polls" else "on their way in it"
             says(job.orch.expect(20, *argv, "--external", "io_uring"), reason)
         words = ("it works for the kernel", "the ring has no descriptor" if kind == "closed" else "--external io_uring")
         refused(run, 20, *argv, says_also=words)
