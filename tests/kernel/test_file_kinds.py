@@ -1046,6 +1046,22 @@ def test_locks_are_taken_again(tmp_path: Path) -> None:
         assert "POSIX" in process.fdinfo(8)
 
 
+def test_two_broken_leases_on_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "leased"
+    path.touch()
+
+    def setup() -> None:
+        signal.signal(signal.SIGIO, signal.SIG_IGN)
+        for _ in range(2):
+            fcntl.fcntl(os.open(path, os.O_RDONLY), fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        with contextlib.suppress(BlockingIOError):
+            os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+
+    original = Process(setup)
+    with contextlib.closing(original), captured([original], tmp_path / "image") as image:
+        assert "another lease on the same file is being broken" in names(image)
+
+
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_lock_that_somebody_has_taken_meanwhile(tmp_path: Path, whole: bool) -> None:
     path = tmp_path / "locked"

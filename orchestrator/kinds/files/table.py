@@ -107,6 +107,8 @@ class FileCollector:
         self._of_process: dict[HostPid, dict[int, Held]] = {}
         self._of_inode: dict[int, list[Held]] = {}
         self._mapped: dict[tuple[tuple[int, int], int, bytes, bool, bool], ObjectId] = {}
+        self._breaking: set[tuple[int, int]] = set()
+        """Files with a lease that is being broken, by (st_dev, st_ino)."""
         self._own_pidfd = -1
 
     def table(self, pid: HostPid, pidfd: int, parent: HostPid | None = None) -> FileTable:
@@ -263,6 +265,11 @@ class FileCollector:
                 # What a reader may still keep says what he had; who writes can have had but the one kind.
                 was = fcntl.F_WRLCK if line.type == fcntl.F_RDLCK or _may_write(view) else fcntl.F_RDLCK
                 locks.append(FileLock(whole=False, type=was, lease=True, breaking=line.type))
+                identity = view.stat.st_dev, view.stat.st_ino
+                if identity in self._breaking:  # none is given while another is being broken
+                    reason = "another lease on the same file is being broken, too"
+                    self.scope.unsupported(view.pid, view.what, reason)
+                self._breaking.add(identity)
             elif line.style == "LEASE":
                 self.scope.unsupported(view.pid, view.what, "its lease was broken, which cannot be done again")
             elif line.style != "POSIX":
