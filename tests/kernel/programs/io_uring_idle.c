@@ -36,7 +36,8 @@ static void prepare(struct ring *ring, int fd, void *buffer, uint64_t data)
 {
 	ring->requests[ring->tail & (ring->of.sq_entries - 1)] = (struct io_uring_sqe){
 		.opcode = fd < 0 ? IORING_OP_NOP : IORING_OP_READ, .fd = fd, .addr = (uintptr_t)buffer, .len = fd < 0 ? 0 : 3,
-		.user_data = data};
+		.user_data = data,
+		.flags = fd >= 0 && data % 300 == 12 ? IOSQE_ASYNC : 0}; /* by a thread of the kernel, which lingers */
 	ring->tail++;
 	__atomic_store_n(at(ring, ring->of.sq_off.tail), ring->tail, __ATOMIC_RELEASE);
 }
