@@ -971,6 +971,36 @@ def test_a_terminal_of_somebody_else_is_left_outside(tmp_path: Path) -> None:
     os.close(slave)
 
 
+def test_what_is_registered_in_a_ring(tmp_path: Path) -> None:
+    libc = ctypes.CDLL(None)
+
+    def ring() -> int:
+        fd: int = libc.syscall(425, 8, ctypes.create_string_buffer(120))
+        if fd < 0:
+            raise OSError("no io_uring")
+        return fd
+
+    def setup() -> None:
+        first, second, third = ring(), ring(), ring()
+        eventfd = ctypes.c_int(os.eventfd(0))
+        assert libc.syscall(427, first, 4, ctypes.byref(eventfd), 1) == 0
+        setup.page = mmap.mmap(-1, mmap.PAGESIZE)  # type: ignore[attr-defined]
+        address = ctypes.addressof(ctypes.c_char.from_buffer(setup.page))  # type: ignore[attr-defined]
+        buffers = struct.pack("=QIHH24x", address, 8, 7, 0)
+        assert libc.syscall(427, second, 22, buffers, 1) == 0
+        files = struct.pack("=i", eventfd.value)
+        assert libc.syscall(427, third, 2, files, 1) == 0
+
+    original = Process(setup)
+    with contextlib.closing(original):
+        with captured([original], tmp_path / "image", externals=frozenset(["io_uring"])) as image:
+            lines = names(image).splitlines()
+            reasons = ["an eventfd is registered", "buffers are provided", "files or buffers are registered"]
+            assert [reason in line for line, reason in zip(lines, reasons, strict=True)] == [True] * 3
+        with captured([original], tmp_path / "image") as image:
+            assert names(image).count("--external io_uring") == 3
+
+
 def test_a_network_interface_that_is_elsewhere(tmp_path: Path) -> None:
     if not os.path.exists(tuntap.PATH):
         pytest.skip("no tun here")

@@ -8,6 +8,8 @@ array of indexes is told by what is in it.
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import mmap
 import os
 import struct
@@ -36,6 +38,10 @@ assert (_header.size, _params.size) == (_END_OF_HEADER, 120)
 _MOST_STEPS = 1_000_000
 _MASK = 0xFFFF_FFFF
 _NR_io_uring_enter = numbers(machine())["io_uring_enter"]
+_NR_io_uring_register = 427
+_REGISTER_EVENTFD, _UNREGISTER_EVENTFD, _REGISTER_PBUF_STATUS = 4, 5, 26
+_BUFFER_GROUPS = 64
+_buf_status = struct.Struct("=II32x")
 
 
 class Refused(Exception):
@@ -76,6 +82,7 @@ def _capture(view: FdView, scope: Scope) -> IoUring | None:
 
 def _read(view: FdView) -> IoUring:
     _check_idle(view)
+    _check_registered(view.local)
     with mmap.mmap(view.local, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ) as head:
         entries, completions = _header.unpack_from(head)[6:8]
     array_at = _array_at(completions)
@@ -107,6 +114,33 @@ def _check_idle(view: FdView) -> None:
         raise Refused("polls are on their way in it")
     if any(key.startswith("user_data=") for key in keys):
         raise Refused("completions wait for which it has no room")
+
+
+def _check_registered(fd: int) -> None:
+    """Find out what is registered by trying to: the ring is idle, and what we register we take back."""
+    eventfd = os.eventfd(0)
+    try:
+        argument = ctypes.c_int(eventfd)
+        syscall(_NR_io_uring_register, fd, _REGISTER_EVENTFD, ctypes.addressof(argument), 1)
+        syscall(_NR_io_uring_register, fd, _UNREGISTER_EVENTFD, 0, 0)
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise Refused("an eventfd is registered in it, and the kernel does not show which") from None
+        if error.errno == errno.EEXIST:  # only one thread may (IORING_SETUP_SINGLE_ISSUER), and we are not that one
+            return
+        raise Refused("it is restricted") from None
+    finally:
+        os.close(eventfd)
+    for group in range(_BUFFER_GROUPS):
+        status = ctypes.create_string_buffer(_buf_status.pack(group, 0), _buf_status.size)
+        try:
+            syscall(_NR_io_uring_register, fd, _REGISTER_PBUF_STATUS, ctypes.addressof(status), 1)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                continue
+            if group == 0:  # a kernel that does not tell
+                return
+        raise Refused("buffers are provided to it")
 
 
 def _array_at(completions: int) -> int:
