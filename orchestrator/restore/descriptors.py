@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
@@ -19,8 +20,9 @@ from orchestrator.kinds.task.process import OF_PROCESS
 from orchestrator.kinds.terminals.claim import wanted_masters
 from orchestrator.snapshot import Snapshot
 
-_OWN = 3
-"""What orch gives to the first process for itself: the image, the cgroup, and the way for the job's status."""
+_OWN = 3 + 4
+"""What orch gives to the first process for itself: the image, the cgroup, and the way for the job's status; and from
+where it binds Unix sockets."""
 _LOW = LOWEST + 2
 
 
@@ -65,6 +67,10 @@ def needed_limit(snapshot: Snapshot, limit: int) -> int:
 
 def _apart(snapshot: Snapshot) -> dict[ObjectId, ObjectId]:
     owners = placers(snapshot, threads=False)
+    # Whoever shares directories with others may be led elsewhere by them while it opens files by their paths.
+    states = {process.pid: process.state for process in snapshot.processes if process.state is not None}
+    sharers = Counter(state.filesystem for state in states.values())
+    owners = {table: pid for table, pid in owners.items() if sharers[states[pid].filesystem] == 1}
     return files_apart(snapshot.files, snapshot.objects, snapshot.file_tables, owners, _elsewhere(snapshot))
 
 
