@@ -275,6 +275,9 @@ def _held(request: Request) -> Iterator[HeldJob]:
         raise CaptureFailed(f"{error} while it was captured", hint="try again") from error
     except TapeError as error:
         raise CaptureFailed(f"a task could not be asked: {error.tape.label}: {error}") from error
+    except TimeoutError as error:
+        hint = "a network filesystem that does not answer holds up whoever looks at it"
+        raise CaptureFailed(str(error), hint=hint) from error
     finally:
         if request.freezer is not None:
             request.freezer.leave()

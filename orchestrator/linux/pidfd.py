@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
+import select
+import signal
 import struct
 
 from orchestrator.linux.call import syscall
@@ -71,3 +74,18 @@ def pidfd_send_signal(pidfd: int, signo: int) -> None:
     except OSError as error:
         error.add_note(f"pidfd_send_signal({pidfd}, {signo})")
         raise
+
+
+def kill_and_reap(pid: int, seconds: float) -> bool:
+    """Kill a child and wait for its end; say whether it came within so many seconds."""
+    pidfd = pidfd_open(pid)
+    try:
+        os.kill(pid, signal.SIGKILL)
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        if not poll.poll(seconds * 1000):
+            return False
+        os.waitpid(pid, 0)
+        return True
+    finally:
+        os.close(pidfd)

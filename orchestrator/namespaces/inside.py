@@ -20,10 +20,11 @@ import msgspec
 from orchestrator import errors
 from orchestrator.ids import HostPid
 from orchestrator.linux import nsfs
-from orchestrator.linux.pidfd import open_task
+from orchestrator.linux.pidfd import kill_and_reap, open_task
 
 T = TypeVar("T")
 _SECONDS = 20.0
+_DIES_WITHIN = 2.0
 
 
 class _Answer(msgspec.Struct, array_like=True):
@@ -75,8 +76,7 @@ def visit(
     finally:
         os.close(answer_read)
         os.close(stay_write)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        kill_and_reap(child, _DIES_WITHIN)  # one that a file system holds up ends later
 
 
 def inside(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -16,6 +17,7 @@ from orchestrator.errors import FreezeTimeout
 from orchestrator.ids import HostPid, HostTid
 from orchestrator.linux import clone, ptrace
 from orchestrator.linux.nsfs import CLONE_NEWPID
+from orchestrator.linux.pidfd import kill_and_reap
 from orchestrator.linux.proc_misc import read_children
 from orchestrator.tape import tracee
 
@@ -37,12 +39,11 @@ def namespace() -> Iterator[tuple[HostPid, HostTid]]:
     try:
         yield first, HostTid(child)
     finally:
-        os.kill(first, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(first, signal.SIGKILL)
         for tid in (child, first):
-            try:
+            with contextlib.suppress(ChildProcessError):
                 os.waitpid(tid, ptrace.WALL)
-            except ChildProcessError:
-                continue
 
 
 def test_a_process_that_does_not_die_is_named(
@@ -58,3 +59,11 @@ def test_a_process_that_does_not_die_is_named(
     job.processes[first] = job._describe(first)
     with pytest.raises(FreezeTimeout, match=rf"the image is complete.* {first} \(.*\), state S, in "):
         job.kill()
+
+
+def test_a_child_that_does_not_die_is_left(namespace: tuple[HostPid, HostTid]) -> None:
+    first, child = namespace
+    ptrace.seize(child, 0)
+    assert not kill_and_reap(first, 0.1)
+    os.waitpid(child, ptrace.WALL)
+    assert kill_and_reap(first, 10)
