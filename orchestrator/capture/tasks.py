@@ -34,6 +34,7 @@ from orchestrator.kinds.task import (
     scheduling,
     seccomp,
     signals,
+    sleeps,
     timers,
     userspace,
 )
@@ -305,6 +306,9 @@ class JobCapture:
         registers.settle_interrupted_call(
             thread.registers, (status.sig_pnd | status.shd_pnd) & ~status.sig_blk & (1 << 64) - 1
         )
+        assert process.memory is not None
+        as_called = thread.registers.copy()
+        sleeps.name_restarted_call(as_called, process.memory)
         asked = Asked(Tape(f"{process.name}: ask"))
         answers, tape = asked.answers, asked.tape
         answers["attributes"] = attributes.ask_thread(tape, status, status.name, io_flusher=_flushes(process, thread))
@@ -322,7 +326,7 @@ class JobCapture:
         refused.note_keys(self._scope, process.host, thread.tid, keys)
         record = Thread(
             thread.vtid,
-            registers.for_image(thread.registers),
+            registers.for_image(as_called),
             thread.xstate,
             thread.sigmask,
             ptrace.peek_signals(thread.tid, shared=False) if status.sig_pnd else [],
@@ -334,6 +338,7 @@ class JobCapture:
             places=strays,
             traps=process.traps.get(thread.tid),
             cgroup=self._own_cgroups.of_thread(thread.tid, cgroup),
+            sleep=sleeps.capture_sleep(as_called, process.memory),
         )
         return asked, played, record
 

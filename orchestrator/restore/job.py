@@ -45,7 +45,7 @@ from orchestrator.restore.baseline import Baseline
 from orchestrator.restore.descriptors import divide, placers
 from orchestrator.restore.layout import plan_layout
 from orchestrator.restore.plan import Compiler, Plan, ProcessTapes, add_clone, parked
-from orchestrator.restore.play import Actor, Birth, Stage, await_state, behead, first_stop, resume
+from orchestrator.restore.play import Actor, Birth, Stage, await_state, begin_sleep, behead, first_stop, resume
 from orchestrator.restore.surroundings import Surroundings
 from orchestrator.restore.threads import ThreadTapes
 from orchestrator.restore.tree import INIT, Node
@@ -390,6 +390,7 @@ class Restore:
             shared = 0
             for info in process.state.pending:
                 shared |= 1 << int.from_bytes(info[:4], "little") - 1
+            sleepers = {} if process.state.memory in unmapped else self._fall_asleep(stage, process, shared)
             for thread in process.threads:
                 actor = self._threads[process.pid, thread.tid]
                 if thread.places:
@@ -400,6 +401,7 @@ class Restore:
                 for info in thread.pending:
                     pending |= 1 << int.from_bytes(info[:4], "little") - 1
                 wanted = registers.for_resume(thread.registers, pending & ~thread.signal_mask)
+                wanted = sleepers.get(thread.tid, wanted)
                 unmap = None
                 if process.state.memory not in unmapped:
                     unmapped.add(process.state.memory)
@@ -431,6 +433,20 @@ class Restore:
             if tid not in ptrace_free:
                 ptrace.detach(tid)
             del stage.actors[tid]
+
+    def _fall_asleep(self, stage: Stage, process: Process, pending: int) -> dict[Tid, bytes]:
+        """Let threads begin what is left of their sleeps, unless a signal ends these anyhow; the kernel remembers it.
+
+        Return their registers with which each sleeps on.
+        """
+        sleepers = {}
+        for thread in process.threads:
+            signals_left = pending | signals.mask_of(thread.pending)
+            if thread.sleep is not None and not signals_left & ~thread.signal_mask:
+                actor = self._threads[process.pid, thread.tid]
+                sleeps = begin_sleep(stage, actor, thread.sleep, self._vdso_syscall(process))
+                sleepers[thread.tid] = registers.to_sleep_on(thread.registers, is_over=not sleeps)
+        return sleepers
 
     def _told_parent(self, process: Process, unmapped: set[ObjectId]) -> Process | None:
         """Return the parent of a process that is to stop, if it was told of that and can still play a tape."""

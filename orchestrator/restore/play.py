@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import struct
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from orchestrator.errors import NotPermitted, RebuildFailed
 from orchestrator.ids import FarAddr, HostPid, HostTid, Pid, Tid
+from orchestrator.kinds.task.sleeps import Sleep
 from orchestrator.linux import ptrace
 from orchestrator.linux.arch import x86_64 as arch
 from orchestrator.linux.proc_stat import read_stat
@@ -218,6 +220,29 @@ def resume(tracee: Tracee, registers: bytes, xstate: bytes, sigmask: int, unmap:
     if xstate:
         ptrace.set_regset(tid, ptrace.NT_X86_XSTATE, xstate)
     ptrace.set_sigmask(tid, sigmask)
+
+
+def begin_sleep(stage: Stage, actor: Actor, sleep: Sleep, syscall_at: int) -> bool:
+    """Let a thread sleep and interrupt it at once: its restart block then knows when it is to wake up.
+
+    Say whether it has one: a sleep that is over by now has none.
+    """
+    tracee = actor.tracee
+    at = stage.arena.reserve(16)
+    stage.arena.write(at, struct.pack("<qq", *sleep.left))
+    values = tracee.registers.copy()
+    arch.set_call(values, syscall_at, arch.CLOCK_NANOSLEEP, (sleep.clock, 0, at, sleep.tells))
+    ptrace.set_sigmask(tracee.tid, (1 << 64) - 1)
+    ptrace.set_regset(tracee.tid, ptrace.NT_PRSTATUS, arch.pack_registers(values))
+    for asleep in (False, True):
+        ptrace.syscall_step(tracee.tid)
+        if asleep:
+            ptrace.interrupt(tracee.tid)
+        stop = ptrace.wait_for(tracee.tid)
+        if not stop.is_stop:
+            raise TaskGone(tracee.tid, stop.status)
+    after = arch.unpack_registers(ptrace.get_regset(tracee.tid, ptrace.NT_PRSTATUS))
+    return arch.call_result(after) == -arch.ERESTART_RESTARTBLOCK
 
 
 def behead(stage: Stage, main: Actor, syscall_at: int, exit_status: int) -> None:

@@ -77,6 +77,18 @@ def live_without_replicas(run: Run) -> None:
 
 
 @rarer_way
+def live_twice(run: Run) -> None:
+    """Checkpoint a job that goes on, and again; it must pass, and so must the second image when it is over."""
+    run.start()
+    run.job.checkpoint()
+    run.job.checkpoint()
+    run.must_pass()
+    run.back_to_checkpoint()
+    run.job.restore()
+    run.must_pass()
+
+
+@rarer_way
 def stopped(run: Run) -> None:
     """Checkpoint a job and leave it stopped: it stands still until it is told to go on."""
     run.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.program import Program, Run
-from harness.ways import WAYS, Way
+from harness.ways import MORE_WAYS, WAYS, Way
 
 PROGRAMS = [
     *(Program("blocked_sleep", (kind,)) for kind in ("relative", "absolute", "boottime")),
@@ -25,6 +25,8 @@ PROGRAMS = [
         Program("blocked_timed_io", (call,))
         for call in ("recv", "read", "readv", "recvmsg", "recvmmsg", "accept", "connect", "send", "write", "sendmsg")
     ),
+    Program("waits_on"),
+    *(Program("sleep_remains", (call,)) for call in ("nanosleep", "clock_nanosleep")),
     Program("clocks"),
 ]
 
@@ -33,3 +35,8 @@ PROGRAMS = [
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.id)
 def test_survives(run: Run, way: Way) -> None:
     way(run)
+
+
+@pytest.mark.parametrize("program", [Program("waits_on")], ids=lambda program: program.id)
+def test_calls_that_a_checkpoint_has_interrupted_once_survive_another(run: Run) -> None:
+    MORE_WAYS["live_twice"](run)

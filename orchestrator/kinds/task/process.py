@@ -16,6 +16,7 @@ from orchestrator.kinds.task.credentials import Credentials
 from orchestrator.kinds.task.limits import Limits
 from orchestrator.kinds.task.scheduling import Scheduling
 from orchestrator.kinds.task.seccomp import Seccomp
+from orchestrator.kinds.task.sleeps import Sleep
 from orchestrator.kinds.task.timers import IntervalTimers, PosixTimer
 from orchestrator.kinds.task.traps import Traps
 from orchestrator.kinds.task.userspace import UserAddresses
@@ -54,6 +55,7 @@ class Thread(Record, frozen=True):
     traps: Traps | None = None
     cgroup: str | None = None
     """Its cgroup, from the job's own on, if that is not the one of its process."""
+    sleep: Sleep | None = None
 
 
 class ProcessState(Record, frozen=True):
@@ -129,7 +131,14 @@ def main_thread(process: Process) -> Thread:
     nothing = UserAddresses((0, _SS_DISABLE, 0), 0, 0, 0, (0, 0, 0, 0))
     attributes = msgspec.structs.replace(first.attributes, name=os.fsencode(process.name), parent_death_signal=0)
     return msgspec.structs.replace(
-        first, tid=Tid(process.pid), pending=[], attributes=attributes, addresses=nothing, seccomp=None, traps=None
+        first,
+        tid=Tid(process.pid),
+        pending=[],
+        attributes=attributes,
+        addresses=nothing,
+        seccomp=None,
+        traps=None,
+        sleep=None,
     )
 
 

@@ -18,7 +18,7 @@ _EINTR_ON_STOP = frozenset(
     )
     if (number := SYSCALLS[name].x86_64) is not None
 )  # fmt: skip
-_PAUSE = SYSCALLS["pause"].x86_64
+_RESTART_SYSCALL = SYSCALLS["restart_syscall"].x86_64 or 0
 
 
 def settle_interrupted_call(registers: list[int], deliverable: int) -> None:
@@ -67,6 +67,18 @@ def for_resume(image: bytes, deliverable: int) -> bytes:
     if call is None or deliverable or call[1] not in _RESTARTED:
         return image
     arch.rewind_call(values)
+    return arch.pack_registers(values)
+
+
+def to_sleep_on(image: bytes, *, is_over: bool) -> bytes:
+    """Return the registers with which a restored thread goes on with the sleep that it has begun again."""
+    values = arch.unpack_registers(image)
+    if is_over:
+        arch.forget_call(values)
+        values[arch.RAX] = 0
+    else:
+        arch.rewind_call(values)
+        values[arch.RAX] = _RESTART_SYSCALL
     return arch.pack_registers(values)
 
 

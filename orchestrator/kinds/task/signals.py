@@ -93,6 +93,11 @@ def tell_stop_known(tape: Tape, child: Pid, actions: list[Action], pending: list
         tape.wait4(child, 0, _WNOHANG | _WUNTRACED | _WALL, 0, may_fail=True)
 
 
+def mask_of(queue: list[bytes]) -> int:
+    """Return which signals are queued, bit N-1 for signal N."""
+    return sum({1 << int.from_bytes(info[:4], "little") - 1 for info in queue})
+
+
 def tell_no_child_signal(tape: Tape) -> None:
     """Take away the SIGCHLD that a helper's end left pending while the job was rebuilt."""
     mask = (1 << signal.SIGCHLD - 1).to_bytes(8, "little")

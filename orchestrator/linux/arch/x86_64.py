@@ -158,6 +158,7 @@ def stepping_stone(registers: list[int], sigmask: int) -> bytes:
 SYSCALL_INSTRUCTION = b"\x0f\x05"
 MUNMAP = 11
 EXIT = 60
+CLOCK_NANOSLEEP = 230
 
 TAPE_LOOP = bytes.fromhex(
     "48 8b 03"  # next:    mov  rax, [rbx]        the call's number
