@@ -47,7 +47,13 @@ from orchestrator.linux.arch import x86_64 as arch
 from orchestrator.linux.pidfd import open_task
 from orchestrator.linux.proc_fd import list_fds
 from orchestrator.linux.proc_maps import MapLine
-from orchestrator.linux.proc_misc import cgroup_of, read_coredump_filter, read_oom_score_adj, read_timers
+from orchestrator.linux.proc_misc import (
+    cgroup_of,
+    read_autogroup_nice,
+    read_coredump_filter,
+    read_oom_score_adj,
+    read_timers,
+)
 from orchestrator.linux.proc_stat import Stat, read_stat
 from orchestrator.snapshot import Clocks
 from orchestrator.tape.build import Played, Tape
@@ -220,6 +226,7 @@ class JobCapture:
             process.stopped_by,
             audit.login_of(process.host),
             stop_told=bool(process.stopped_by) and not process.stat.exit_code,
+            session_nice=read_autogroup_nice(process.seen) if common["session"] == process.pid else 0,
         )  # fmt: skip
         exit_status = process.stat.exit_code if process.headless else 0
         self.processes.append(

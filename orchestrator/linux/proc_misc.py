@@ -94,6 +94,14 @@ def read_oom_score_adj(pid: int | str) -> int:
     return int(read_record(f"/proc/{pid}/oom_score_adj"))
 
 
+def read_autogroup_nice(pid: int | str) -> int:
+    """Read the nice value of the group that a session is scheduled as; 0 where sessions are none. See sched(7)."""
+    try:
+        return int(read_record(f"/proc/{pid}/autogroup").rpartition(b" ")[2])
+    except (OSError, ValueError):
+        return 0
+
+
 def read_coredump_filter(pid: int | str) -> int:
     """Read which mappings a core dump of a process holds, as bits. See core(5)."""
     return int(read_record(f"/proc/{pid}/coredump_filter"), 16)

@@ -147,6 +147,8 @@ class Surroundings:
             self.cgroups.put(process.state.cgroup, HostTid(host), alone=False)
         if process.state.oom_score_adj != self._baseline.oom_score_adj:
             _write(f"/proc/{host}/oom_score_adj", str(process.state.oom_score_adj))
+        if process.state.session_nice:
+            _write(f"/proc/{host}/autogroup", str(process.state.session_nice))
         if memory.coredump_filter != self._baseline.coredump_filter:
             _write(f"/proc/{host}/coredump_filter", f"{memory.coredump_filter:#x}")
 

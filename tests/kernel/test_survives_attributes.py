@@ -16,6 +16,7 @@ PROGRAMS = [
     Program("dumpable"),
     Program("limits"),
     Program("scheduling"),
+    Program("session_nice"),
     Program("oom_score"),
     Program("process_switches"),
     Program("denies"),

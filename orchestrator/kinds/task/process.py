@@ -83,6 +83,8 @@ class ProcessState(Record, frozen=True):
     """For the leader of a session with a terminal: the foreground process group; 0 if nobody is left in that."""
     stop_told: bool = False
     """Whether its parent has waited for its stop."""
+    session_nice: int = 0
+    """For the leader of a session: the nice value of its autogroup."""
 
 
 class Process(Record, frozen=True):
