@@ -271,7 +271,10 @@ class JobCapture:
         scope, pid = self._scope, process.host
         if not arch.is_64_bit(process.leader.registers):
             scope.unsupported(pid, "32-bit code", "only 64-bit processes can be saved")
-        elif not process.leader.syscall_at:
+            return
+        for thread in process.threads:
+            refused.note_privileged(scope, pid, thread.tid, thread.registers)
+        if not process.leader.syscall_at:
             scope.unsupported(pid, "memory", "it holds no system-call instruction anywhere")
 
     def _find_terminals(self) -> None:
@@ -353,7 +356,7 @@ class JobCapture:
         answers, tape = asked.answers, asked.tape
         answers["actions"] = signals.ask_actions(tape)
         answers["limits"] = limits.ask_limits(tape)
-        answers["process"] = attributes.ask_process(tape)
+        answers["process"] = attributes.ask_process(tape, len(process.threads))
         answers["refused"] = refused.ask_refused(tape)
         answers["barriers"] = barriers.ask_barriers(tape)
         answers["interval timers"] = timers.ask_interval_timers(tape)

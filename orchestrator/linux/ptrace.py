@@ -62,6 +62,7 @@ PTRACE_EVENT_STOP = 128
 
 NT_PRSTATUS = 1
 NT_X86_XSTATE = 0x202
+NT_386_IOPERM = 0x201
 
 WALL = 0x40000000
 SIGINFO_SIZE = 128
@@ -140,6 +141,12 @@ def get_regset(tid: int, kind: int) -> bytes:
     _iovec.iov_len = len(_buffer)
     _request(PTRACE_GETREGSET, tid, kind, _iovec_address)
     return ctypes.string_at(_buffer_address, _iovec.iov_len)
+
+
+def has_regset(tid: int, kind: int) -> bool:
+    """Whether a task has a register set that not all have."""
+    _iovec.iov_len = len(_buffer)
+    return int(_ptrace(PTRACE_GETREGSET, tid, kind, _iovec_address)) != -1 and int(_iovec.iov_len) > 0
 
 
 def set_regset(tid: int, kind: int, raw: bytes) -> None:

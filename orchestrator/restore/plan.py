@@ -292,6 +292,7 @@ class Compiler:
             signals.tell_actions(tape, self._actions[state.signal_actions].actions, [])
         if not node.flags & 0x100:
             barriers.tell_barriers(tape, self._memories[state.memory].barriers)
+            attributes.tell_futex_slots(tape, state.attributes)
             if state.attributes.merges_memory:
                 tell_merging(tape, self._memories[state.memory])
         attributes.tell_before_threads(tape, state.attributes, base.features)

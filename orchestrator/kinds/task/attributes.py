@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 
 from orchestrator.kinds.record import Record
@@ -24,6 +25,8 @@ _PR_MCE_KILL_SET, _PR_MCE_KILL_DEFAULT = 1, 2
 _PR_SET_IO_FLUSHER = 57
 _PR_SET_MDWE, _PR_GET_MDWE = 65, 66
 _PR_GET_MEMORY_MERGE = 68
+_PR_FUTEX_HASH, _PR_FUTEX_HASH_SET_SLOTS, _PR_FUTEX_HASH_GET_SLOTS = 78, 1, 2
+_FEWEST_SLOTS = 16
 _PR_TSC_ENABLE = 1
 _ARCH_GET_CPUID, _ARCH_SET_CPUID = 0x1011, 0x1012
 _ARCH_GET_XCOMP_PERM, _ARCH_REQ_XCOMP_PERM = 0x1022, 0x1023
@@ -71,6 +74,8 @@ class ProcessAttributes(Record, frozen=True):
     """Extended states that the process may use (ARCH_GET_XCOMP_PERM); 0 where nobody is asked."""
     keyring: bool = False
     """Whether the process has a keyring, which is empty."""
+    futex_slots: int = 0
+    """PR_FUTEX_HASH_SET_SLOTS (Linux 6.16); 0 if the kernel chooses, -1 for the machine's own table."""
 
 
 @cache
@@ -116,8 +121,8 @@ def ask_thread(tape: Tape, status: Status, name: bytes, *, io_flusher: bool = Fa
     return read
 
 
-def ask_process(tape: Tape) -> Answer[ProcessAttributes]:
-    """Ask any thread of a process."""
+def ask_process(tape: Tape, threads: int) -> Answer[ProcessAttributes]:
+    """Ask any thread of a process; ``threads``: how many there are."""
     subreaper = tape.space(8)
     tape.prctl(_PR_GET_CHILD_SUBREAPER, subreaper, 0, 0, 0)
     dumpable = tape.prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0)
@@ -125,6 +130,7 @@ def ask_process(tape: Tape) -> Answer[ProcessAttributes]:
     denied = tape.prctl(_PR_GET_MDWE, 0, 0, 0, 0, may_fail=True)
     merges = tape.prctl(_PR_GET_MEMORY_MERGE, 0, 0, 0, 0, may_fail=True)
     features = ask_features(tape)
+    slots = tape.prctl(_PR_FUTEX_HASH, _PR_FUTEX_HASH_GET_SLOTS, 0, 0, 0, may_fail=True)
 
     def read(played: Played) -> ProcessAttributes:
         return ProcessAttributes(
@@ -134,9 +140,18 @@ def ask_process(tape: Tape) -> Answer[ProcessAttributes]:
             max(played.result(denied), 0),
             played.result(merges) > 0,
             features(played),
+            futex_slots=slots_asked_for(played.result(slots), threads),
         )
 
     return read
+
+
+def slots_asked_for(slots: int, threads: int) -> int:
+    """Tell a number of futex slots that was asked for from one that the kernel chose: 16, or four a processor."""
+    if slots < 0 or (slots == 0 and threads == 1):
+        return 0
+    most = max(_FEWEST_SLOTS, 1 << (4 * (os.cpu_count() or 1) - 1).bit_length())
+    return 0 if _FEWEST_SLOTS <= slots <= most else slots or -1
 
 
 def ask_features(tape: Tape) -> Answer[int]:
@@ -179,6 +194,12 @@ def tell_thread_after_credentials(tape: Tape, wanted: ThreadAttributes) -> None:
         tape.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if wanted.keyring:
         keyrings.tell_thread_keyring(tape)
+
+
+def tell_futex_slots(tape: Tape, wanted: ProcessAttributes) -> None:
+    """Ask for the number of futex slots that the process had asked for, before it has threads."""
+    if wanted.futex_slots:
+        tape.prctl(_PR_FUTEX_HASH, _PR_FUTEX_HASH_SET_SLOTS, max(wanted.futex_slots, 0), 0, 0)
 
 
 def tell_before_threads(tape: Tape, wanted: ProcessAttributes, features: int) -> None:

@@ -9,6 +9,8 @@ from orchestrator.ids import HostPid
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.task.keyrings import KEYRING, Found
 from orchestrator.kinds.task.kind import Answer
+from orchestrator.linux import ptrace
+from orchestrator.linux.arch import x86_64 as arch
 from orchestrator.linux.call import machine
 from orchestrator.linux.proc_status import Status
 from orchestrator.tape.build import Played, Tape
@@ -18,6 +20,7 @@ _LDT_ENTRY_BYTES = 8
 _KEYS = range(1, 16)
 _NEVER_MAPPED = 0x7FFF_FFFF_F000
 """The last page below the kernel's half, which it keeps free."""
+_TLS_DESCRIPTORS = (12, 13, 14)
 _PR_SCHED_CORE, _PR_SCHED_CORE_GET, _OF_THREAD = 62, 0, 0
 
 
@@ -49,6 +52,14 @@ def ask_refused(tape: Tape) -> Answer[list[tuple[str, str]]]:
         return refused
 
     return read
+
+
+def note_privileged(scope: Scope, pid: HostPid, tid: int, registers: list[int]) -> None:
+    """Note in the scope what a held thread has of segments and ports."""
+    if any(selector >> 3 in _TLS_DESCRIPTORS for selector in arch.segments(registers)):
+        scope.unsupported(pid, f"thread {tid}", "segments of set_thread_area(2) cannot be saved")
+    if ptrace.has_regset(tid, ptrace.NT_386_IOPERM):
+        scope.unsupported(pid, f"thread {tid}", "ports of ioperm(2) cannot be saved")
 
 
 def note_keys(scope: Scope, pid: HostPid, tid: int, found: Found) -> None:

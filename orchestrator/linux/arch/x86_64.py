@@ -29,6 +29,7 @@ ORIG_RAX = 15
 RIP = 16
 CS = 17
 RSP = 19
+DS = 23
 
 USER_CS_64 = 0x33
 
@@ -71,6 +72,11 @@ def stack_pointer(registers: list[int]) -> int:
 def is_nowhere(registers: list[int]) -> bool:
     """Whether a thread has no place in user space, as one that never leaves the kernel."""
     return registers[RIP] == 0
+
+
+def segments(registers: list[int]) -> tuple[int, ...]:
+    """Return the selectors in ds, es, fs, gs."""
+    return tuple(registers[DS:])
 
 
 def is_64_bit(registers: list[int]) -> bool:

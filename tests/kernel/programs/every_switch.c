@@ -35,6 +35,7 @@ static const struct question of_process[] = {
 	{"THP_DISABLE", SYS_prctl, {42}, {41, 1, 2}},
 	{"MDWE", SYS_prctl, {66}, {0}},
 	{"MEMORY_MERGE", SYS_prctl, {68}, {67, 1}},
+	{"FUTEX_HASH", SYS_prctl, {78, 2}, {78, 1, 64}},
 	{"TIMER_CREATE_RESTORE_IDS", SYS_prctl, {77, 2}, {0}},
 	{"ARCH_GET_XCOMP_PERM", SYS_arch_prctl, {0x1022, WORD}, {0x1023, 18}},
 	{"ARCH_GET_UNTAG_MASK", SYS_arch_prctl, {0x4001, WORD}, {0}},

@@ -21,10 +21,12 @@ from orchestrator.kinds.task import numa, refused, speculation, traps
 from orchestrator.kinds.task.attributes import (
     ProcessAttributes,
     ask_thread,
+    slots_asked_for,
     tell_before_threads,
     tell_thread_before_credentials,
 )
 from orchestrator.linux import ptrace
+from orchestrator.linux.arch import x86_64
 from orchestrator.linux.proc_maps import parse_smaps_flags
 from orchestrator.linux.proc_status import Status, read_status
 from orchestrator.tape.build import Tape
@@ -207,6 +209,24 @@ def test_features_and_locks_are_asked_for_again() -> None:
     tape = Tape("test")
     tell_thread_before_credentials(tape, wanted, records.ATTRIBUTES)
     assert {"arch_prctl(0x5003, 3)", "prctl(57, 1, 0, 0, 0)"} <= {*_calls(tape)}
+
+
+def test_segments_that_a_thread_uses_and_its_ports_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ptrace, "has_regset", lambda _tid, kind: kind == ptrace.NT_386_IOPERM)
+    pid = HostPid(1)
+    scope = Scope({pid: Pid(1)}, {pid: "test"})
+    registers = [0] * 27
+    registers[x86_64.REGISTER_NAMES.index("gs")] = 12 << 3 | 3
+    refused.note_privileged(scope, pid, 1, registers)
+    assert len(scope.blockers.unsupported) == 2
+
+
+@pytest.mark.parametrize(
+    ("slots", "threads", "asked_for"),
+    [(-22, 1, 0), (0, 1, 0), (0, 2, -1), (16, 2, 0), (1 << 20, 2, 1 << 20), (4, 1, 4)],
+)
+def test_slots_of_futexes_that_were_asked_for(slots: int, threads: int, asked_for: int) -> None:
+    assert slots_asked_for(slots, threads) == asked_for
 
 
 def test_memory_that_was_taken_out_of_merging_stays_out() -> None:
