@@ -18,6 +18,7 @@ PROGRAMS = [
     Program("tcp_connecting"),
     Program("tcp_flowing"),
     Program("tcp_states"),
+    Program("tcp_to_itself"),
     Program("raw_sockets"),
     Program("raw_protocols"),
     Program("bound_freely"),

@@ -32,6 +32,7 @@ from orchestrator.kinds.sockets.options import (
 from orchestrator.kinds.sockets.refused import Refused
 from orchestrator.kinds.sockets.tcp_peers import TcpPeers
 from orchestrator.kinds.sockets.tcp_repair import (
+    TCP_INFO,
     TCP_REPAIR,
     TCP_REPAIR_OFF_NO_WP,
     TCP_REPAIR_ON,
@@ -50,6 +51,8 @@ _PATIENCE = struct.pack("=qq", 10, 0)
 _TICK = struct.pack("=qq", 0, 12_000_000)
 """More than a tick of the kernel's clock: struct timespec."""
 _SLACK = 1 << 20
+_u64 = struct.Struct("=Q")
+_INFO_BYTES, _BYTES_ACKED_AT = 144, 120  # of struct tcp_info; it counts the SYN, too
 _SENDFILE_MOST = 0x4000_0000
 
 
@@ -85,9 +88,9 @@ class Waiting(Record, frozen=True):
 
 
 def capture_client(
-    view: FdView, sock: socket.socket, state: int, levels: tuple[int, ...], name: str, *, queued: bool
+    view: FdView, sock: socket.socket, state: int, levels: tuple[int, ...], name: str, *, queued: bool, received: int
 ) -> TcpClient:
-    """Record a client that waits to be accepted."""
+    """Record a client that waits to be accepted. ``received``: the bytes that have arrived there."""
     if waiting_bytes(sock.fileno()):
         raise Refused("it has received data over a connection that is not accepted yet")
     fin_sent = state in (TCP_FIN_WAIT1, TCP_FIN_WAIT2)
@@ -95,6 +98,8 @@ def capture_client(
     if unsent_bytes(sock.fileno()) > fin_sent:
         with repairing(sock):
             unread = peek_sent(sock, unsent_bytes(sock.fileno()) - fin_sent)
+            (acknowledged,) = _u64.unpack_from(sock.getsockopt(SOL_TCP, TCP_INFO, _INFO_BYTES), _BYTES_ACKED_AT)
+        unread = not_received(unread, acknowledged - 1, received)
     return TcpClient(
         view.stat.st_ino,
         sock.getsockopt(SOL_SOCKET, socket.SO_DOMAIN),
@@ -108,6 +113,11 @@ def capture_client(
         capture_options(sock, *levels),
         (view.stat.st_uid, view.stat.st_gid),
     )
+
+
+def not_received(unacknowledged: bytes, acknowledged: int, received: int) -> bytes:
+    """Return what has not arrived yet of what was sent: the other end need not have told of all that it has."""
+    return unacknowledged[max(received - acknowledged, 0) :]
 
 
 def capture_calling(

@@ -111,11 +111,13 @@ def _capture(view: FdView, scope: Scope, sock: socket.socket) -> TcpConnection |
     if poll_now(sock.fileno(), 0) & select.POLLERR:
         raise Refused("an error waits in it to be reported")
     judge_extras(sock)
-    answered = peers.answered(local, remote) if state != TCP_CLOSE_WAIT else 0
-    if answered:
+    answered = peers.answered(local, remote) if state != TCP_CLOSE_WAIT else None
+    if answered is not None:
         if scope.ends:
             scope.farewells.append(partial(fall_silent, view.take_local(scope)))
-        return capture_client(view, sock, state, levels(family), congestion(sock), queued=answered != TCP_SYN_RECV)
+        queued = answered.state != TCP_SYN_RECV
+        received = answered.rqueue - (answered.state == TCP_CLOSE_WAIT) if queued else 0
+        return capture_client(view, sock, state, levels(family), congestion(sock), queued=queued, received=received)
     if CUT_ALL in scope.externals and peers.is_inside(local, remote):
         if scope.ends:
             scope.farewells.append(partial(fall_silent, view.take_local(scope)))

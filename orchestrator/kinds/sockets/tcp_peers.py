@@ -89,12 +89,12 @@ class TcpPeers:
                     found.append((_end(local)[:2], _end(remote)[:2]))
         return found
 
-    def answered(self, local: InetAddress, remote: InetAddress) -> int:
-        """Return the state of what stands for a client at a listener of the job that has not accepted it yet, or 0."""
+    def answered(self, local: InetAddress, remote: InetAddress) -> sockdiag.InetDiag | None:
+        """Return what stands for a client at a listener of the job that has not accepted it yet."""
         known = self._all.get((_end(remote)[:2], _end(local)[:2]))
         if known is None or known.ino or known.state not in (*_QUEUED, sockdiag.TCP_SYN_RECV):
-            return 0
-        return known.state if any(listener in self.of_job for listener in self._listeners_of(known)) else 0
+            return None
+        return known if any(listener in self.of_job for listener in self._listeners_of(known)) else None
 
     def waiting_at(self, ino: int, count: int) -> list[sockdiag.InetDiag]:
         """Return the ``count`` connections that wait at a listener of the job, the oldest first.

@@ -7,6 +7,7 @@ import pytest
 
 from orchestrator.kinds.sockets.refused import Refused
 from orchestrator.kinds.sockets.tcp_agree import AgreeingEnd, agree, agreed
+from orchestrator.kinds.sockets.tcp_client import not_received
 from orchestrator.kinds.sockets.tcp_repair import RepairWindow, TcpState
 
 TOP = 1 << 32
@@ -68,3 +69,9 @@ def test_ends_that_do_not_come_to_agree() -> None:
     never = AgreeingEnd(state, lambda _: None, lambda: end(7, b"", 100, b""))
     with pytest.raises(Refused):
         agree(AgreeingEnd(state, lambda _: None, lambda: state), never)
+
+
+def test_what_waits_at_a_listener_is_not_sent_to_it_again() -> None:
+    assert not_received(b"cdef", acknowledged=2, received=2) == b"cdef"
+    assert not_received(b"cdef", acknowledged=2, received=5) == b"f"
+    assert not_received(b"cdef", acknowledged=2, received=6) == b""
