@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import CannotHonour
+from orchestrator.kinds.task import places
 from orchestrator.kinds.task.own_cgroups import OwnCgroupMaker, OwnCgroups, is_setting
 
 SETTINGS = {
@@ -71,3 +72,16 @@ def test_a_limit_whose_controller_is_not_there_is_named(old: OwnCgroups, tmp_pat
     maker = OwnCgroupMaker(str(top), old.directories())
     with pytest.raises(CannotHonour, match=r"memory\.max set to '104857600'"):
         maker.settle()
+
+
+@pytest.mark.parametrize("systemd_runs", [True, False])
+def test_the_hierarchy_of_systemd_is_left_alone_where_that_runs(
+    monkeypatch: pytest.MonkeyPatch, systemd_runs: bool
+) -> None:
+    def unmounted(_: str) -> object:
+        raise OSError
+
+    monkeypatch.setattr(places, "own_places", lambda: {"name=systemd": "/"})
+    monkeypatch.setattr(places, "hierarchy_root", unmounted)
+    monkeypatch.setattr("os.path.isdir", lambda _: systemd_runs)
+    assert places.Elsewhere().watches is not systemd_runs
