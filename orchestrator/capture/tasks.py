@@ -322,6 +322,7 @@ class JobCapture:
         asked = Asked(Tape(f"{process.name}: ask"))
         answers, tape = asked.answers, asked.tape
         answers["attributes"] = attributes.ask_thread(tape, status, status.name, io_flusher=_flushes(process, thread))
+        answers["landlock"] = refused.ask_landlock(tape, status)
         answers["keyrings"] = keyrings.ask_keyrings(tape, self._keys, status.uids[3])
         answers["credentials"] = credentials.ask_credentials(tape, status)
         answers["scheduling"] = scheduling.ask_scheduling(tape)
@@ -333,6 +334,8 @@ class JobCapture:
         keys, settings = answers["keyrings"](played), answers["attributes"](played)
         assert isinstance(settings, attributes.ThreadAttributes)
         assert isinstance(keys, keyrings.Found)
+        if answers["landlock"](played):
+            refused.note_landlock(self._scope, process.host, thread.tid)
         refused.note_keys(self._scope, process.host, thread.tid, keys)
         record = Thread(
             thread.vtid,

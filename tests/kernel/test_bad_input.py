@@ -232,6 +232,15 @@ class TestRefusedCheckpoint:
         argv = ("checkpoint", "--cgroup", job.name, "-o", str(job.image), "--kill")
         refused(run, 20, *argv, says_also=("seccomp filter of thread", "asks a supervisor"))
 
+    @pytest.mark.parametrize("whose", ["process", "thread"])
+    def test_landlock(self, job: Job, whose: str) -> None:
+        run = Run(Program("landlocked", (whose,)), job)
+        run.start()
+        if (job.files / "landlock").exists():
+            pytest.skip("the kernel has no Landlock")
+        argv = ("checkpoint", "--cgroup", job.name, "-o", str(job.image), "--kill")
+        refused(run, 20, *argv, says_also=("restrictions of Landlock cannot be read back",))
+
     @pytest.mark.parametrize("whose", ["thread", "process", "session"])
     def test_keys_of_its_own(self, job: Job, whose: str) -> None:
         run = Run(Program("keyrings", (whose,)), job)

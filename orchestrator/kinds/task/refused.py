@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import errno
+import os
 from functools import cache
 
 from orchestrator.ids import HostPid
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.task.keyrings import KEYRING, Found
 from orchestrator.kinds.task.kind import Answer
+from orchestrator.kinds.task.labels import own_label
 from orchestrator.linux import ptrace
 from orchestrator.linux.arch import x86_64 as arch
 from orchestrator.linux.call import machine
+from orchestrator.linux.kcmp import KCMP_VM
 from orchestrator.linux.proc_status import Status
 from orchestrator.tape.build import Played, Tape
 
@@ -20,6 +23,7 @@ _LDT_ENTRY_BYTES = 8
 _KEYS = range(1, 16)
 _NEVER_MAPPED = 0x7FFF_FFFF_F000
 """The last page below the kernel's half, which it keeps free."""
+_CAP_SYS_PTRACE = 19
 _TLS_DESCRIPTORS = (12, 13, 14)
 _PR_SCHED_CORE, _PR_SCHED_CORE_GET, _OF_THREAD = 62, 0, 0
 
@@ -29,6 +33,19 @@ def machine_has_keys() -> bool:
     """Whether memory has protection keys here: smaps shows them then, of whichever process."""
     with open("/proc/self/smaps", "rb") as file:
         return b"\nProtectionKey:" in file.read(4096)
+
+
+def ask_landlock(tape: Tape, status: Status) -> Answer[bool]:
+    """Ask a thread whether Landlock restricts it, which the kernel shows nowhere.
+
+    A domain of Landlock, whatever its rules are, may trace nobody outside. So a thread that may trace everybody
+    (CAP_SYS_PTRACE) tries to compare orch with itself, if it can name it, and no other security module might forbid it.
+    """
+    sees_us = len(status.ns_pid) == 1
+    if not (sees_us and status.cap_eff >> _CAP_SYS_PTRACE & 1 and own_label() is None):
+        return lambda _: False
+    call = tape.kcmp(os.getpid(), os.getpid(), KCMP_VM, 0, 0, may_fail=True)
+    return lambda played: played.result(call) == -errno.EPERM
 
 
 def ask_refused(tape: Tape) -> Answer[list[tuple[str, str]]]:
@@ -52,6 +69,11 @@ def ask_refused(tape: Tape) -> Answer[list[tuple[str, str]]]:
         return refused
 
     return read
+
+
+def note_landlock(scope: Scope, pid: HostPid, tid: int) -> None:
+    """Note in the scope that Landlock restricts a thread."""
+    scope.unsupported(pid, f"thread {tid}", "restrictions of Landlock cannot be read back")
 
 
 def note_privileged(scope: Scope, pid: HostPid, tid: int, registers: list[int]) -> None:
