@@ -8,7 +8,9 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
-from collections.abc import Mapping
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
@@ -21,11 +23,15 @@ from orchestrator.kinds.record import Record
 from orchestrator.kinds.sockets.holders import in_net_namespace
 from orchestrator.kinds.sockets.inet_address import FREEBIND, InetAddress
 from orchestrator.kinds.sockets.option_table import SOL_IPV6, SOL_SOCKET
-from orchestrator.kinds.sockets.options import SocketOptions, set_int
+from orchestrator.kinds.sockets.options import SocketOptions, set_int, write_filter
 
 _V6ONLY = (SOL_IPV6, 26)
 _REUSEADDR = (SOL_SOCKET, socket.SO_REUSEADDR)
 _REUSEPORT = (SOL_SOCKET, socket.SO_REUSEPORT)
+_DEVICE = (SOL_SOCKET, socket.SO_BINDTODEVICE)
+_SO_ATTACH_REUSEPORT_CBPF, _SO_DETACH_REUSEPORT_BPF = 51, 68
+_BPF_RET_K = 6
+_sock_filter = struct.Struct("=HBBI")
 
 
 class Bound(Record, frozen=True):
@@ -36,6 +42,8 @@ class Bound(Record, frozen=True):
     local: InetAddress
     options: SocketOptions
     listens: bool = False
+    connected: bool = False
+    owner: tuple[int, int] = (0, 0)
 
     @property
     def space(self) -> tuple[int, int]:
@@ -84,6 +92,19 @@ def write_bind(depot: Depot, file: ObjectId, bound: Bound) -> None:
         tape.bind(0, name, len(name))
 
 
+@contextmanager
+def dealt_to(depot: Depot, file: ObjectId) -> Iterator[None]:
+    """Let what comes in for sockets that share a port (SO_REUSEPORT), and are dealt it, all come to one of them."""
+    place = depot.sole(_Ports, lambda: _Ports.of(depot.files)).places.get(file)
+    if place is None:
+        yield
+        return
+    tape, fd = depot.tape, depot.slot(file)
+    write_filter(tape, fd, _sock_filter.pack(_BPF_RET_K, 0, 0, place), _SO_ATTACH_REUSEPORT_CBPF)
+    yield
+    set_int(tape, fd, SOL_SOCKET, _SO_DETACH_REUSEPORT_BPF, 0)
+
+
 def return_lent(depot: Depot, file: ObjectId, bound: Bound) -> None:
     """Take back what let a socket share its port, when all are bound."""
     lent = depot.sole(_Ports, lambda: _Ports.of(depot.files)).lent.get(file)
@@ -97,6 +118,8 @@ class _Ports:
 
     lent: dict[ObjectId, tuple[int, int]] = field(default_factory=dict)
     """The option that a socket needs to be on as it is bound, whether it has it or not."""
+    places: dict[ObjectId, int] = field(default_factory=dict)
+    """Which one a socket is of those that are dealt what comes in: they are bound in the order of their numbers."""
 
     @classmethod
     def of(cls, files: Mapping[ObjectId, OpenFile]) -> _Ports:
@@ -107,6 +130,7 @@ class _Ports:
                 spaces.setdefault(bound.space, []).append((number, bound))
         ports = cls()
         for sharers in spaces.values():
+            ports._deal(sharers)
             if all(bound.has(_REUSEPORT) for _, bound in sharers):
                 continue
             for (first, one), (second, other) in combinations(sharers, 2):
@@ -116,6 +140,18 @@ class _Ports:
                         if ports.lent.get(number) != _REUSEPORT:
                             ports.lent[number] = lent
         return ports
+
+    def _deal(self, sharers: Sequence[tuple[ObjectId, Bound]]) -> None:
+        groups: dict[object, list[ObjectId]] = {}
+        for number, bound in sorted(sharers, key=lambda sharer: sharer[0]):
+            if bound.connected or bound.has(_DEVICE):
+                return  # who is dealt what is not as simple
+            if bound.has(_REUSEPORT):
+                key = (bound.family, bound.local.host, bound.local.scope_id, bound.has(_V6ONLY), bound.owner)
+                groups.setdefault(key, []).append(number)
+        for group in groups.values():
+            if len(group) > 1:
+                self.places.update((number, place) for place, number in enumerate(group))
 
 
 def _overlap(one: Bound, other: Bound) -> bool:

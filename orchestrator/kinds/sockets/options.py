@@ -206,8 +206,8 @@ def read_filter(sock: socket.socket) -> bytes:
     return program.raw
 
 
-def write_filter(tape: Tape, fd: int, program: bytes) -> None:
-    """Attach a classic BPF program again."""
+def write_filter(tape: Tape, fd: int, program: bytes, option: int = _SO_ATTACH_FILTER) -> None:
+    """Attach a classic BPF program."""
     header = tape.block(_sock_fprog.pack(len(program) // _FILTER_BYTES, 0))
     tape.point(header, 8, tape.block(program))
-    tape.setsockopt(fd, SOL_SOCKET, _SO_ATTACH_FILTER, header, _sock_fprog.size)
+    tape.setsockopt(fd, SOL_SOCKET, option, header, _sock_fprog.size)

@@ -14,7 +14,7 @@ from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.sockets.borrow import borrow, is_socket, poll_now, unsent_bytes
 from orchestrator.kinds.sockets.inet_address import InetAddress, check_port, own_address, remote_address
-from orchestrator.kinds.sockets.inet_bind import Bound, note_freedom, return_lent, write_bind
+from orchestrator.kinds.sockets.inet_bind import Bound, dealt_to, note_freedom, return_lent, write_bind
 from orchestrator.kinds.sockets.memberships import JoinedGroups, Membership, check_interfaces, join
 from orchestrator.kinds.sockets.option_table import SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_UDP
 from orchestrator.kinds.sockets.options import (
@@ -56,7 +56,10 @@ class UdpSocket(Record, frozen=True, tag="udp-socket"):
 
     @property
     def bound(self) -> Bound | None:
-        return None if self.local is None else Bound(self.family, self.protocol, self.local, self.options)
+        if self.local is None:
+            return None
+        connected = self.remote is not None
+        return Bound(self.family, self.protocol, self.local, self.options, connected=connected, owner=self.owner)
 
 
 def _recognise(view: FdView) -> bool:
@@ -143,7 +146,8 @@ def connect_udp(file: OpenFile, depot: Depot) -> None:
     if body.queue and body.local is not None:
         size = sum(2 * len(datagram.data) + _OVERHEAD for datagram in body.queue)
         set_int(tape, fd, SOL_SOCKET, SO_RCVBUFFORCE, max(size, body.options.receive_buffer // 2))
-        write_datagrams(tape, body.queue, body.local, body.protocol)
+        with dealt_to(depot, file.id):
+            write_datagrams(tape, body.queue, body.local, body.protocol)
         write_buffers(tape, fd, body.options)
         for option in body.options.others:
             if option.at == _DEVICE:  # what waited came by another interface

@@ -34,7 +34,36 @@ int main(int argc, char **argv)
 	OK(setsockopt(fds[0], SOL_SOCKET, SO_LOCK_FILTER, &lock, sizeof lock));
 	OK(setsockopt(fds[1], SOL_SOCKET, SO_RCVBUF, &small, sizeof small));
 	OK(connect(fds[2], (struct sockaddr *)&first, sizeof first));
+	/* two that are dealt what comes in, bound in another order than opened */
+	int shared[2], count[2] = {0}, on = 1;
+	for (int i = 0; i < 2; i++) {
+		shared[i] = OK(socket(AF_INET, SOCK_DGRAM, 0));
+		OK(setsockopt(shared[i], SOL_SOCKET, SO_REUSEPORT, &on, sizeof on));
+	}
+	struct sockaddr_in both = bound(shared[1]);
+	OK(bind(shared[0], (struct sockaddr *)&both, sizeof both));
+	for (int i = 0; i < 30; i++) {
+		int sender = OK(socket(AF_INET, SOCK_DGRAM, 0));
+		SAME(sendto(sender, &i, sizeof i, 0, (struct sockaddr *)&both, sizeof both), sizeof i);
+		close(sender);
+	}
+	int order[2][30], value;
+	for (int i = 0, offset = 0; i < 2; i++, offset = 0) {
+		OK(setsockopt(shared[i], SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof offset));
+		while (recv(shared[i], &value, sizeof value, MSG_DONTWAIT | MSG_PEEK) == sizeof value)
+			order[i][count[i]++] = value;
+		offset = -1;
+		OK(setsockopt(shared[i], SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof offset));
+	}
+	SAME(count[0] + count[1], 30);
 	ready_and_hold();
+	for (int i = 0; i < 2; i++) {
+		for (int n = 0; n < count[i]; n++) {
+			SAME(recv(shared[i], &value, sizeof value, MSG_DONTWAIT), sizeof value);
+			SAME(value, order[i][n]);
+		}
+		FAILS(recv(shared[i], &value, sizeof value, MSG_DONTWAIT), EAGAIN);
+	}
 	for (int i = 0; i < 3; i++) {
 		for (int n = 0; n < 40; n++) {
 			struct sockaddr_in from;
