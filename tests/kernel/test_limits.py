@@ -17,7 +17,7 @@ import pytest
 from harness.command import orch_argv
 from harness.job import Job
 from harness.program import Program, Run
-from harness.ways import live, repeat, same
+from harness.ways import host_pids, live, own_namespaces, repeat, same
 
 MOST = 20_000
 """What is enough to prove it, where the limit is higher."""
@@ -40,7 +40,7 @@ def test_a_process_with_nearly_as_many_descriptors_as_it_may_have(job: Job) -> N
     same(Run(Program("many_descriptors", (str(-SPARE),)), job))
 
 
-@pytest.mark.parametrize("way", [same, live, repeat], ids=lambda way: way.__name__)
+@pytest.mark.parametrize("way", [same, live, repeat, host_pids, own_namespaces], ids=lambda way: way.__name__)
 def test_processes_with_more_descriptors_than_one_may_have(job: Job, way: type) -> None:
     job.orch.under = allowed(1000)
     way(Run(Program("many_descriptors", (str(-SPARE), "4")), job))
