@@ -28,6 +28,7 @@ from harness.command import SECONDS, Finished, orch_argv
 from harness.job import Job
 from harness.pids import gone_pid, process_with_pid
 from harness.program import Program, Run
+from orchestrator.linux.elf import read_build_id
 
 PTRACE_SEIZE = 0x4206
 PTRACE_DETACH = 17
@@ -445,6 +446,34 @@ class TestRefusedRestore:
         job.checkpoint_and_kill()
         own.unlink()
         self.refused(run, 41, str(own))
+
+    @pytest.mark.parametrize("change", ["same build", "another build", "cut short"])
+    def test_program_was_installed_anew(self, job: Job, change: str) -> None:
+        own = job.files / "program"
+        shutil.copy(Program("anon_private").command(job.files)[0], own)
+        run = Run(Program("anon_private"), job)
+        os.mkfifo(job.files / "go")
+        job.run([own, job.files])
+        run.wait_until_ready()
+        job.checkpoint_and_kill()
+        data = own.read_bytes()
+        with own.open("rb") as file:
+            build = read_build_id(file.fileno())
+        assert data.count(build) == 1
+        other = bytes(byte ^ 0xFF for byte in build)
+        own.unlink()
+        if change == "another build":
+            data = data.replace(build, other)
+        own.write_bytes(data[:-1] if change == "cut short" else data)
+        own.chmod(0o755)
+        match change:
+            case "same build":
+                job.restore()
+                run.must_pass()
+            case "another build":
+                self.refused(run, 42, str(own), build.hex(), other.hex())
+            case _:
+                self.refused(run, 42, str(own), f"{len(data)} bytes")
 
     def test_pid_is_taken(self, checkpointed: Run) -> None:
         import json

@@ -67,6 +67,9 @@ class OpenFiles(Protocol):
 class FdView:
     """One descriptor of a held process, looked at from outside."""
 
+    is_mapping = False
+    """Whether it is a mapping instead, of what the process need not have open any more."""
+
     def __init__(self, pid: HostPid, pidfd: int, fd: int, link: str, files: OpenFiles | None = None) -> None:
         self.pid = pid
         self.fd = fd

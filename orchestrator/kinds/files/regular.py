@@ -12,6 +12,7 @@ from orchestrator.kinds.files.nameless import Handle, check_handle, find_handle,
 from orchestrator.kinds.files.reopening import AT_FDCWD, open_flags, seek
 from orchestrator.kinds.record import Record, native_path, portable_path, shown_path
 from orchestrator.kinds.scope import Scope
+from orchestrator.linux.elf import read_build_id
 from orchestrator.linux.statfs import filesystem_magic, is_pseudo
 
 _DELETED = " (deleted)"
@@ -32,6 +33,8 @@ class NamedFile(Record, frozen=True, tag="file"):
     """Whether the file system makes up contents, sizes and times as they are asked for (procfs, sysfs...)."""
     handle: Handle | None = None
     """What leads to the file if its path does not any more."""
+    build_id: bytes = b""
+    """Of an executable or a library that is mapped."""
 
 
 def describe_type(mode: int) -> str:
@@ -85,7 +88,8 @@ def _capture(view: FdView, scope: Scope) -> NamedFile | None:
     status = view.stat
     path = portable_path(view.link if handle is None else view.link.removesuffix(_DELETED))
     pseudo = is_pseudo(filesystem_magic(view.path))
-    return NamedFile(path, stat.S_IFMT(status.st_mode), status.st_size, status.st_mtime_ns, pseudo, handle)
+    build_id = read_build_id(view.local) if view.is_mapping and stat.S_ISREG(status.st_mode) and not pseudo else b""
+    return NamedFile(path, stat.S_IFMT(status.st_mode), status.st_size, status.st_mtime_ns, pseudo, handle, build_id)
 
 
 def _rebuild(file: OpenFile, depot: Depot) -> None:
@@ -137,20 +141,41 @@ def _check(file: OpenFile) -> None:
 
 
 def check_unchanged(file: OpenFile) -> None:
-    """Raise FileChanged unless a file that the job only reads has the size and time it had."""
+    """Raise FileChanged unless a file that the job only reads has the size and time it had.
+
+    Of an executable or a library, the build id may stand in for the time: it was installed anew, or on another machine.
+    """
     body: NamedFile = file.body
     if body.file_type != stat.S_IFREG or body.pseudo or file.flags & os.O_PATH:
         return
-    if body.handle is None:
-        status = os.lstat(native_path(body.path))
-    else:
-        status = check_handle(native_path(body.path), body.handle)
-    if (status.st_size, status.st_mtime_ns) != (body.size, body.mtime_ns):
+    path = native_path(body.path)
+    status = os.lstat(path) if body.handle is None else check_handle(path, body.handle)
+    if (status.st_size, status.st_mtime_ns) == (body.size, body.mtime_ns):
+        return
+    what = f"{shown_path(body.path)}, which the job reads, is not the file it was"
+    now = _build_id_of(path) if body.build_id and body.handle is None else b""
+    if now and now != body.build_id:
         raise FileChanged(
-            f"{shown_path(body.path)}, which the job reads, is not the file it was: {body.size} bytes, modified"
-            f" {_time(body.mtime_ns)}; now {status.st_size} bytes, modified {_time(status.st_mtime_ns)}",
+            f"{what}: build {body.build_id.hex()}; now build {now.hex()}",
+            hint="install the version of that program or library that the job was using",
+        )
+    if not now or status.st_size != body.size:
+        raise FileChanged(
+            f"{what}: {body.size} bytes, modified {_time(body.mtime_ns)}; now {status.st_size} bytes, modified"
+            f" {_time(status.st_mtime_ns)}",
             hint="put the old file back, with its modification time",
         )
+
+
+def _build_id_of(path: str) -> bytes:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:
+        return b""
+    try:
+        return read_build_id(fd)
+    finally:
+        os.close(fd)
 
 
 def _time(ns: int) -> str:

@@ -28,6 +28,8 @@ _NOTHING = ObjectId(-1)
 class MappedView(FdView):
     """A file behind a mapping of a held process, as if the process had a descriptor of it."""
 
+    is_mapping = True
+
     def __init__(self, pid: HostPid, line: MapLine, writable: bool) -> None:
         self._line = line
         self._writable = writable
