@@ -15,7 +15,8 @@ from harness.descendants import become_subreaper
 from harness.job import Job, new_job
 from harness.leftovers import Before
 from harness.program import Program, Run
-from orchestrator.linux.nsfs import CLONE_NEWIPC, CLONE_NEWNET, unshare
+from orchestrator.linux.mount import MS_PRIVATE, MS_REC, mount
+from orchestrator.linux.nsfs import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, unshare
 
 SIOCSIFFLAGS = 0x8914
 IFF_UP = 1
@@ -30,10 +31,11 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def _apart() -> None:
-    """Take in what loses its parent; have ports and System V objects apart from tests that run beside these."""
+    """Take in what loses its parent; have ports, System V objects and mounts apart from tests that run beside these."""
     become_subreaper()
     if "PYTEST_XDIST_WORKER" in os.environ and os.getuid() == 0:
-        unshare(CLONE_NEWIPC | CLONE_NEWNET)
+        unshare(CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWNS)
+        mount("none", "/", None, MS_REC | MS_PRIVATE)
         with socket.socket() as door:
             fcntl.ioctl(door, SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", IFF_UP))
 

@@ -34,6 +34,7 @@ from orchestrator.tape.tracee import (
 _CLONE_ARGS_SIZE = 88
 _BIRTHS = ptrace.PTRACE_O_TRACECLONE | ptrace.PTRACE_O_TRACEFORK
 _REAP_SECONDS = 2.0
+_PR_GET_NO_NEW_PRIVS = 39
 _NOT_IN_CHILD = frozenset(("dc", "wf"))
 
 
@@ -75,6 +76,11 @@ def replicate(process: HeldProcess) -> Replica | None:
     leader = process.leader
     tape = Tape(f"{process.name}: clone for a snapshot")
     clone = tape.clone3(bytes(_CLONE_ARGS_SIZE), _CLONE_ARGS_SIZE)
+    # The child is stopped before it does anything. Should we be killed before it is told to end with us, it comes
+    # here, and must not go on as a second one of the program. Its result of the clone is 0, with which this call
+    # succeeds; with any other it fails, and the tape of the parent is at its end.
+    only_child = tape.prctl(_PR_GET_NO_NEW_PRIVS, clone, 0, 0, 0)
+    tape.exit_group(0)
     ptrace.set_options(leader.tid, ptrace.PTRACE_O_TRACESYSGOOD | _BIRTHS)
     child = 0
     try:
@@ -85,9 +91,12 @@ def replicate(process: HeldProcess) -> Replica | None:
                 child = ptrace.event_message(leader.tid)
             if leader.stopped_at_end(stop):
                 break
-        pid = leader.results().result(clone)
-    except TapeError:
-        return None
+        leader.results()
+        raise AssertionError("the parent of a replica has ended")
+    except TapeError as error:
+        if error.entry != only_child.entry:
+            return None
+        pid = error.played.result(clone)
     finally:
         ptrace.set_options(leader.tid, ptrace.PTRACE_O_TRACESYSGOOD)
     return Replica(_describe(process, HostPid(child), Pid(pid)), process)

@@ -76,10 +76,11 @@ _PADDING = tuple((0,) * (6 - count) for count in range(7))
 class TapeError(Exception):
     """A tape that stopped at an entry that must not fail."""
 
-    def __init__(self, tape: Tape, entry: int, errno: int) -> None:
+    def __init__(self, tape: Tape, entry: int, errno: int, played: Played) -> None:
         self.tape = tape
         self.entry = entry
         self.errno = errno
+        self.played = played
         super().__init__(f"{tape.render_entry(entry)} = -1 {os.strerror(errno)}")
 
 
@@ -204,7 +205,7 @@ class Tape:
         for entry in range(len(self._calls)):
             result = played.result(entry)
             if result < 0 and entry not in self._may_fail:
-                raise TapeError(self, entry, -result)
+                raise TapeError(self, entry, -result, played)
         return played
 
     def calls(self) -> Iterator[tuple[str, tuple[Argument, ...]]]:

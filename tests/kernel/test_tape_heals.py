@@ -75,6 +75,17 @@ class GoesOn:
         assert self.rounds[3] == 1, "the blocked read came back"
         for task in Path(f"/proc/{self.process.pid}/task").iterdir():
             assert "\nTracerPid:\t0\n" in (task / "status").read_text()
+        self._until(lambda: not self._living_children(), "no replica goes on")
+
+    def _living_children(self) -> list[str]:
+        found = []
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                    stat = Path(f"/proc/{child}/stat").read_text()
+                    if stat.rpartition(") ")[2][0] not in "ZX":
+                        found.append(stat)
+        return found
 
     def expect_signals(self, more: int) -> None:
         """Wait until signals that were sent to the program are handled; one by one, none lost, none twice."""

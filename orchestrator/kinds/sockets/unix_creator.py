@@ -96,6 +96,6 @@ def write_listen(depot: Depot, fd: int, backlog: int, who: Credentials | None) -
 
 
 def write_connect(depot: Depot, fd: int, to: bytes, who: Credentials | None) -> None:
-    """Connect a stream or packet socket to a sockaddr; it cannot be done twice."""
-    with in_the_name_of(depot, who) as child:
-        depot.tape.connect(fd, to, len(to), may_fail=child is not None)
+    """Connect a stream or packet socket to a sockaddr; tried twice, it would wait at a queue that is full by then."""
+    with moving(depot, fd, who) as may_fail:
+        depot.tape.connect(fd, to, len(to), may_fail=may_fail)
