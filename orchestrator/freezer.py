@@ -107,6 +107,9 @@ class Freezer(Protocol):
     def freeze(self, timeout: float) -> None:
         """Stop every task. After ``timeout`` seconds undo it and raise FreezeTimeout with the tasks' names."""
 
+    def bind(self) -> None:
+        """Have tasks that are held stand still even if their tracer dies; :meth:`thaw` undoes it."""
+
     def thaw(self) -> None:
         """Let every task run, also those that the user had frozen; :meth:`leave` brings that back."""
 
@@ -218,6 +221,10 @@ class _Freezer:
             self._ask(self.path, False)
             time.sleep(pause_seconds)
             pause_seconds = min(2 * pause_seconds, _VFORK_LONGEST_PAUSE_SECONDS)
+
+    def bind(self) -> None:
+        with _as_job_errors(self.path):
+            self._ask(self.path, True)
 
     def thaw(self) -> None:
         with _as_job_errors(self.path):

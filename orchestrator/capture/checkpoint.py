@@ -284,6 +284,19 @@ def _held(request: Request) -> Iterator[HeldJob]:
         job.release()
 
 
+@contextlib.contextmanager
+def _bound(request: Request) -> Iterator[None]:
+    """Let the job stand still if we are killed, until the guard thaws it: when our children have ended, too."""
+    if request.freezer is None:
+        yield
+        return
+    request.freezer.bind()
+    try:
+        yield
+    finally:
+        request.freezer.thaw()
+
+
 def _freeze_and_seize(freezer: Freezer, timeout: float, job: HeldJob) -> None:
     freezer.freeze(timeout)
     try:
@@ -307,6 +320,7 @@ def _describe(
         stdio=dict(request.stdio),
         ghost_limit=request.ghost_limit,
         ends=request.ending == "kill",
+        bound=lambda: _bound(request),
     )
     try:
         for parent, child in job.children_outside():

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 def guarded(undo: Callable[[], None]) -> Iterator[None]:
     """Have a child of ours call ``undo`` if this process ends inside of the block, even by SIGKILL.
 
-    The child waits for the end of a pipe that only we hold open.
+    The child waits for the end of a pipe that only we hold open, and what we have forked meanwhile.
     """
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     child = os.fork()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
@@ -53,6 +54,8 @@ class Scope:
     """Standard streams that the job inherited from `orch run`: (st_dev, st_ino, st_rdev) -> 0, 1 or 2."""
     ends: bool = False
     """Whether the job ends with this capture: then things may be taken from it at the very last."""
+    bound: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Within it the job stands still even if we are killed, until processes that we have forked there have ended."""
     ghost_limit: int = 1 << 40
     """Bytes of an unlinked file that may go into the image."""
     _objects: dict[tuple[str, object], ObjectId] = field(default_factory=dict)

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from harness import cgroups
 from harness.job import Job
 from harness.program import Program, Run
+from orchestrator.engine import CheckpointOptions
+from orchestrator.engine import checkpoint as checkpoint_here
+from orchestrator.kinds.terminals import queues
 from orchestrator.linux import tty
 from orchestrator.linux.pidfd import pidfd_getfd, pidfd_open
+from orchestrator.target import find_target
 
 
 def checkpoint(job: Job) -> tuple[str, ...]:
@@ -87,4 +94,32 @@ def test_what_cannot_be_saved_of_a_terminal(job: Job) -> None:
     errors = job.orch.expect(20, *checkpoint(job)).errors
     assert "a line discipline other than N_TTY cannot be saved" in errors
     assert "data waits in it, while its slave was never opened and must not be" in errors
+    run.must_pass()
+
+
+def test_what_waits_is_back_before_the_job_goes_on_if_orch_is_killed(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(Program("terminals"), job)
+    run.start()
+    (cgroup,) = cgroups.of_job(job.name)
+    told, tell = os.pipe2(os.O_CLOEXEC)
+    take_out = queues._take
+
+    def take_out_and_kill(*arguments: Any) -> None:
+        take_out(*arguments)
+        if os.getppid() == orch:
+            os.kill(orch, signal.SIGKILL)
+            frozen = cgroups.frozen(cgroup)
+            run.let_go()  # the program would see at once what is missing
+            os.write(tell, b"1" if frozen else b"0")
+
+    orch = os.fork()
+    if orch == 0:
+        orch = os.getpid()
+        monkeypatch.setattr(queues, "_take", take_out_and_kill)
+        checkpoint_here(find_target(job.name), str(job.image), CheckpointOptions(durable=False))
+        os._exit(0)
+    os.close(tell)
+    assert os.WTERMSIG(os.waitpid(orch, 0)[1]) == signal.SIGKILL
+    assert os.read(told, 1) == b"1"
+    os.close(told)
     run.must_pass()

@@ -1,6 +1,7 @@
 """Look into the pseudo-terminals of a held job.
 
-A child of orch does it: it takes out what waits, and puts that back even if orch is killed meanwhile.
+A child of orch does it: it takes out what waits, and puts that back even if orch is killed meanwhile. Until then the
+job stands still in any case.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ def look_into_all(masters: Sequence[int], terminals: Sequence[Terminal], scope: 
         return [_look_into(masters[place], terminals[place]) for place in busy]
 
     if busy:
-        answers = inside(next(iter(scope.pids)), (), look, list[Queues])
+        with scope.bound():
+            answers = inside(next(iter(scope.pids)), (), look, list[Queues])
         for place, queues in zip(busy, answers, strict=True):
             looked[place] = msgspec.structs.replace(looked[place], queues=queues)
     return looked
