@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from orchestrator.capture.hold import HeldProcess
 from orchestrator.capture.pages import SMALL_BYTES, PageWriter, copy_pages
-from orchestrator.capture.replica import Replica, may_share, replicate, split_runs
+from orchestrator.capture.replica import Cloning, Replica, may_share, split_runs
 from orchestrator.capture.tasks import MemoryToWrite
 from orchestrator.ids import Pid
 from orchestrator.kinds.memory.record import PageRun
@@ -60,19 +60,24 @@ def write_held(
 
     With ``replicas`` they are replicated instead, where that works, and put into ``left``.
     """
+    large = {id(write) for write in writes if write.bytes >= SMALL_BYTES and write.process.pid in able}
+    clonings = {
+        id(write): Cloning(write.process)
+        for write in writes
+        if replicas is not None and id(write) in large and write.process.owns_workspace and may_share(write.vmas)
+    }
 
     def parts() -> Iterator[_Part]:
         for write in writes:
             process, runs, unreadable = write.process, write.runs, write.unreadable
-            able_itself = write.bytes >= SMALL_BYTES and process.pid in able
-            may_replicate = replicas is not None and able_itself and process.owns_workspace and may_share(write.vmas)
-            replica = replicate(process) if may_replicate else None
+            cloning = clonings.get(id(write))
+            replica = cloning.finish() if cloning is not None else None
             if replica is not None and replicas is not None:
                 replicas.callback(replica.end)
                 theirs, runs = split_runs(write.vmas, runs)
                 theirs_unreadable, unreadable = split_runs(write.vmas, unreadable)
                 left.append(Left(replica, theirs, theirs_unreadable))
-            yield _Part(process, runs, unreadable, able_itself and replica is None)
+            yield _Part(process, runs, unreadable, id(write) in large and replica is None)
 
     _write(parts(), image_fd, pages_at, progress)
 

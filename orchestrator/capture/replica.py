@@ -26,6 +26,7 @@ from orchestrator.tape.memory import ProcMemory
 from orchestrator.tape.tracee import (
     TaskGone,
     Tracee,
+    Workspace,
     call_sites,
     hold,
     wait_held,
@@ -39,12 +40,22 @@ _NOT_IN_CHILD = frozenset(("dc", "wf"))
 
 
 class Replica:
-    """The child. ``process`` stands for it as for any held process."""
+    """The child. It stands still from its first instant, and is met when the job runs again."""
 
-    def __init__(self, process: HeldProcess, parent: HeldProcess) -> None:
-        self.process = process
-        self._parent = parent.host
+    def __init__(self, host: HostPid, pid: Pid, parent: HeldProcess) -> None:
+        self._host = host
+        self._pid = pid
+        self._parent = parent
+        self._workspace = parent.workspace
         self._parent_pidfd = os.dup(parent.pidfd)
+        self._process: HeldProcess | None = None
+
+    @property
+    def process(self) -> HeldProcess:
+        """What stands for it as for any held process."""
+        if self._process is None:
+            self._process = _meet(self._host, self._pid, self._parent, self._workspace)
+        return self._process
 
     def leave_job(self) -> None:
         """Go into a session of its own: whoever signals a process group of the job does not mean the replica."""
@@ -55,54 +66,61 @@ class Replica:
 
     def end(self) -> None:
         """Kill the child and have its parent wait for it."""
-        process = self.process
         with contextlib.suppress(OSError):
-            os.kill(process.host, signal.SIGKILL)
-            while os.WIFSTOPPED(os.waitpid(process.host, ptrace.WALL)[1]):
-                ptrace.cont(process.host)
-        if process.memory is not None:
-            process.memory.close()
-        os.close(process.pidfd)
+            os.kill(self._host, signal.SIGKILL)
+            while os.WIFSTOPPED(os.waitpid(self._host, ptrace.WALL)[1]):
+                ptrace.cont(self._host)
+        if self._process is not None:
+            if self._process.memory is not None:
+                self._process.memory.close()
+            os.close(self._process.pidfd)
         try:
             if _is_alive(self._parent_pidfd):
-                reap_in(self._parent, process.pid)
+                reap_in(self._parent.host, self._pid)
         finally:
             os.close(self._parent_pidfd)
 
 
-def replicate(process: HeldProcess) -> Replica | None:
-    """Have a held process clone itself; None if it cannot: its limits, or those of its cgroup, forbid one more."""
-    assert process.workspace is not None
-    leader = process.leader
-    tape = Tape(f"{process.name}: clone for a snapshot")
-    clone = tape.clone3(bytes(_CLONE_ARGS_SIZE), _CLONE_ARGS_SIZE)
-    # The child is stopped before it does anything. Should we be killed before it is told to end with us, it comes
-    # here, and must not go on as a second one of the program. Its result of the clone is 0, with which this call
-    # succeeds; with any other it fails, and the tape of the parent is at its end.
-    only_child = tape.prctl(_PR_GET_NO_NEW_PRIVS, clone, 0, 0, 0)
-    tape.exit_group(0)
-    ptrace.set_options(leader.tid, ptrace.PTRACE_O_TRACESYSGOOD | _BIRTHS)
-    child = 0
-    try:
-        leader.start(tape, process.workspace)
-        while True:
-            stop = ptrace.wait_for(leader.tid)
-            if stop.is_stop and stop.event == ptrace.PTRACE_EVENT_CLONE:
-                child = ptrace.event_message(leader.tid)
-            if leader.stopped_at_end(stop):
-                break
-        leader.results()
-        raise AssertionError("the parent of a replica has ended")
-    except TapeError as error:
-        if error.entry != only_child.entry:
-            return None
-        pid = error.played.result(clone)
-    finally:
-        ptrace.set_options(leader.tid, ptrace.PTRACE_O_TRACESYSGOOD)
-    return Replica(_describe(process, HostPid(child), Pid(pid)), process)
+class Cloning:
+    """A held process on the way of cloning itself: many can be so at once."""
+
+    def __init__(self, process: HeldProcess) -> None:
+        assert process.workspace is not None
+        self._process = process
+        tape = Tape(f"{process.name}: clone for a snapshot")
+        self._clone = tape.clone3(bytes(_CLONE_ARGS_SIZE), _CLONE_ARGS_SIZE)
+        # The child is stopped before it does anything. Should we be killed before we have met it, it comes here, and
+        # must not go on as a second one of the program. Its result of the clone is 0, with which this call succeeds;
+        # with any other it fails, and the tape of the parent is at its end.
+        self._only_child = tape.prctl(_PR_GET_NO_NEW_PRIVS, self._clone, 0, 0, 0)
+        tape.exit_group(0)
+        ptrace.set_options(process.leader.tid, ptrace.PTRACE_O_TRACESYSGOOD | _BIRTHS)
+        process.leader.start(tape, process.workspace)
+
+    def finish(self) -> Replica | None:
+        """Return the replica; None if there can be none: limits of the process or its cgroup forbid one more."""
+        leader = self._process.leader
+        child = 0
+        try:
+            while True:
+                stop = ptrace.wait_for(leader.tid)
+                if stop.is_stop and stop.event == ptrace.PTRACE_EVENT_CLONE:
+                    child = ptrace.event_message(leader.tid)
+                if leader.stopped_at_end(stop):
+                    break
+            leader.results()
+            raise AssertionError("the parent of a replica has ended")
+        except TapeError as error:
+            if error.entry != self._only_child.entry:
+                return None
+            pid = error.played.result(self._clone)
+        finally:
+            ptrace.set_options(leader.tid, ptrace.PTRACE_O_TRACESYSGOOD)
+        return Replica(HostPid(child), Pid(pid), self._process)
 
 
-def _describe(parent: HeldProcess, host: HostPid, pid: Pid) -> HeldProcess:
+def _meet(host: HostPid, pid: Pid, parent: HeldProcess, workspace: Workspace | None) -> HeldProcess:
+    """Wait for the first stop, and have the kernel end the child should we end; its tape would see to that, too."""
     while ptrace.wait_for(host).event != ptrace.PTRACE_EVENT_STOP:
         ptrace.cont(host)
     ptrace.set_options(host, ptrace.PTRACE_O_TRACESYSGOOD | ptrace.PTRACE_O_EXITKILL)
@@ -112,7 +130,7 @@ def _describe(parent: HeldProcess, host: HostPid, pid: Pid) -> HeldProcess:
     tracee.registers, tracee.xstate, tracee.sigmask = leader.registers, leader.xstate, leader.sigmask
     return HeldProcess(
         host, parent.stat, parent.status, pid, [tracee],
-        memory=memory, auxv=parent.auxv, workspace=parent.workspace, owns_workspace=True, pidfd=pidfd_open(host),
+        memory=memory, auxv=parent.auxv, workspace=workspace, owns_workspace=True, pidfd=pidfd_open(host),
     )  # fmt: skip
 
 
