@@ -173,3 +173,11 @@ def test_the_architecture_counts_the_machine_code_right() -> None:
     assert f"a loop of {loop} bytes" in words
     assert f"*stepping stone*: {x86_64.STONE_SIZE} bytes" in words
     assert f"`orch-init`, {init} bytes" in words
+
+
+def test_the_tests_of_criu_that_do_not_pass_are_explained() -> None:
+    page = (ROOT / "docs" / "conformance.md").read_text()
+    parts = [page.split(f"\n## {title}\n")[1].split("\n## ")[0] for title in ("Failed", "Refused", "Broken")]
+    names = {name for part in parts for name in re.findall(r"^\| `([^`]+)` \|", part, re.MULTILINE)}
+    explained = set(re.findall(r"`([\w/-]+)`", " ".join(row[0] for row in rows("CRIU's tests that do not pass"))))
+    assert names == explained
