@@ -11,6 +11,8 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from orchestrator.errors import CannotHonour
 from orchestrator.ids import HostTid
 from orchestrator.kinds.task.places import (
@@ -32,6 +34,12 @@ _STATES = frozenset((
 """Not settings, or set otherwise; cpu.weight.nice is cpu.weight in other words."""
 _USUAL = frozenset(("", "max", "0", "100", "default 100", "max 100000", "member", "0.00", "1"))
 """Values that a missing controller need not be asked for."""
+
+
+_FRESH = {"cgroup.max.depth": "max", "cgroup.max.descendants": "max", "cgroup.pressure": "1", _TYPE: "domain"}
+"""What every new cgroup of version 2 has."""
+_MODES = frozenset((0o200, 0o444, 0o644))
+"""Permissions that the kernel gives to files of cgroups."""
 
 
 def is_setting(name: str, mode: int) -> bool:
@@ -60,7 +68,9 @@ class OwnCgroups:
                 with contextlib.suppress(FileNotFoundError):
                     path = os.path.relpath(directory, self._top)
                     place = "" if path == "." else path
-                    self._known[directory] = describe(directory, self._hierarchy, place, is_setting)
+                    whole = describe(directory, self._hierarchy, place, is_setting)
+                    files = [file for file in whole.files if not _is_fresh(file)]
+                    self._known[directory] = msgspec.structs.replace(whole, files=files)
         for gone in self._known.keys() - {*found}:
             del self._known[gone]
         return found
@@ -92,6 +102,13 @@ class OwnCgroups:
     def directories(self) -> list[CgroupDirectory]:
         """Describe all, parents first."""
         return [self._known[directory] for directory in self._look()]
+
+
+def _is_fresh(file: CgroupFile) -> bool:
+    """Whether a file is what it is in every new cgroup: a restore need not look at it."""
+    if (file.uid, file.gid) != (0, 0) or file.mode not in _MODES:
+        return False
+    return file.value is None or file.value.strip() == _FRESH.get(file.name, "")
 
 
 def _value(of: CgroupDirectory, name: str) -> str:
