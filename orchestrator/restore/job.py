@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.errors import CannotHonour, RebuildFailed
@@ -27,7 +27,8 @@ from orchestrator.kinds.files.kind import Depot
 from orchestrator.kinds.files.namespace import outer_namespaces, wanted_outer
 from orchestrator.kinds.files.procfile import share, shared_files
 from orchestrator.kinds.files.slots import Slots, close_all_but
-from orchestrator.kinds.memory.rebuild import Backings
+from orchestrator.kinds.memory.rebuild import Backings, fill_pages
+from orchestrator.kinds.memory.record import PageRun
 from orchestrator.kinds.memory.shared import open_shared, seal_shared
 from orchestrator.kinds.memory.sysv import SysvSegment, attach_vma, ensure_segment, finish_segment, segments_of
 from orchestrator.kinds.sockets.tcp_release import KeptConnections
@@ -43,6 +44,7 @@ from orchestrator.linux.rlimits import many_descriptors, most_descriptors
 from orchestrator.restore import seed
 from orchestrator.restore.baseline import Baseline
 from orchestrator.restore.descriptors import divide, placers
+from orchestrator.restore.helper import write_pages
 from orchestrator.restore.layout import plan_layout
 from orchestrator.restore.plan import Compiler, Plan, ProcessTapes, add_clone, parked
 from orchestrator.restore.play import Actor, Birth, Stage, await_state, begin_sleep, behead, first_stop, resume
@@ -120,6 +122,7 @@ class Restore:
         self._slots, self._apart, _ = divide(snapshot, self._limit)
         self._standing = Descriptors(self._slots)
         self._seals = Tape("seals")
+        self._backings: Backings | None = None
         self._kept = KeptConnections()
         self._hosts: dict[Pid, HostPid] = {}
         self._threads: dict[tuple[Pid, Tid], Actor] = {}
@@ -149,7 +152,7 @@ class Restore:
             existing = () if "ipc" in self._surroundings.new else segments_of(HostPid(os.getpid()))
             ensure_segment(of, depot, existing)
             finish_segment(self._segment(of), self._seals)
-        backings = Backings(
+        self._backings = backings = Backings(
             image_fd,
             self._image.pages_offset,
             lambda of: depot.slot(ObjectId(of)),
@@ -349,11 +352,25 @@ class Restore:
             self._surroundings.born(origin, HostPid(first.tracee.tid))
         tapes = plan.tapes[origin.pid]
         stage.play(first, tapes.grow, self._births(plan, tapes))
+        for pid, others in plan.tapes.items():
+            if others.fill is not None:
+                self._fill(stage, self._threads[pid, Tid(pid)], others.fill, others.helped)
         stage.play(first, self._seals)
         for step in plan.gather:
             for pid, tape in step.items():
                 stage.start(self._threads[pid, Tid(pid)], tape)
             stage.run()
+
+    def _fill(self, stage: Stage, actor: Actor, tape: Tape, helped: Sequence[PageRun]) -> None:
+        """Fill large memory together with its process."""
+        assert self._backings is not None
+        stage.start(actor, tape)
+        left = write_pages(HostPid(actor.tracee.tid), self._image.fd, self._backings.pages_at, helped)
+        stage.run()
+        if left:
+            alone = Tape(tape.label)
+            fill_pages(alone, left, self._backings)
+            stage.play(actor, alone)
 
     def _finish(self, stage: Stage, plan: Plan) -> None:
         for pid, tapes in plan.tapes.items():

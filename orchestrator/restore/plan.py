@@ -22,8 +22,16 @@ import msgspec
 
 from orchestrator.ids import ObjectId, Pid, Tid
 from orchestrator.kinds.memory.heirlooms import plan_heirlooms
-from orchestrator.kinds.memory.rebuild import Backings, Inherited, Span, rebuild_memory, shared_ranges, tell_merging
-from orchestrator.kinds.memory.record import AddressSpace
+from orchestrator.kinds.memory.rebuild import (
+    Backings,
+    Inherited,
+    Span,
+    fill_pages,
+    rebuild_memory,
+    shared_ranges,
+    tell_merging,
+)
+from orchestrator.kinds.memory.record import AddressSpace, PageRun
 from orchestrator.kinds.task import (
     attributes,
     audit,
@@ -37,10 +45,12 @@ from orchestrator.kinds.task import (
     userspace,
 )
 from orchestrator.kinds.task.filesystem import FilesystemContext, enter_removed, tell_filesystem
+from orchestrator.kinds.task.numa import several_nodes
 from orchestrator.kinds.task.process import OF_PROCESS, OUTSIDE, Process, Thread, main_thread, other_threads
 from orchestrator.kinds.terminals.session import SlaveOf, tell_controlling, tell_foreground
 from orchestrator.restore.baseline import Baseline
 from orchestrator.restore.ends import plan_ends
+from orchestrator.restore.helper import halves
 from orchestrator.restore.layout import Layout
 from orchestrator.restore.threads import ThreadTapes, beget
 from orchestrator.restore.tree import INIT, Node, Tree, plan_tree
@@ -71,6 +81,9 @@ class ProcessTapes:
     grow: Tape
     births: list[Node] = field(default_factory=list)
     """In the order of the clone3 entries of ``grow``."""
+    fill: Tape | None = None
+    """Fills in large memory, when all is mapped, while orch does the same with ``helped``."""
+    helped: list[PageRun] = field(default_factory=list)
     dress: Tape | None = None
     threads: list[ThreadTapes] = field(default_factory=list)
     """In the order of the clone3 entries of ``dress``."""
@@ -91,7 +104,10 @@ class Plan:
         """Print all tapes, as strace would."""
         for pid, tapes in self.tapes.items():
             name = tapes.node.process.name if tapes.node.process else "init" if pid == INIT else "stand-in"
-            stages = [("grow", tapes.grow), *(("gather", step[pid]) for step in self.gather if pid in step)]
+            stages = [("grow", tapes.grow)]
+            if tapes.fill is not None:
+                stages.append((f"fill, while orch fills {sum(run.length for run in tapes.helped)} bytes", tapes.fill))
+            stages += (("gather", step[pid]) for step in self.gather if pid in step)
             if tapes.dress is not None:
                 stages.append(("dress", tapes.dress))
             stages += [(f"thread {one.thread.tid}", one.tape) for one in _all_threads(tapes.threads)]
@@ -226,6 +242,11 @@ class Compiler:
         special = {v.backing: Span(v.start, v.end) for v in memory.vmas if v.backing in _SPECIAL_ORDER}
         return Inherited(memory.vmas, special, self._layout.keep_out, self._layout.parking, memory.executable, memory)
 
+    def _has_a_helper(self, node: Node) -> bool:
+        """Whether orch fills part of its memory: that of one process, while there is nothing else to do."""
+        alone = len(self._memories) == 1 and not (node.before_setsid or node.after_setsid)
+        return alone and not several_nodes()
+
     def _memory_before(self, creator: Node, node: Node) -> bool:
         for step in self._steps(creator):
             if step == "memory":
@@ -270,7 +291,12 @@ class Compiler:
                 tapes.births.append(step)
             elif process and process.state and not node.flags & 0x100:
                 memory = self._while_births[process.state.memory]
-                rebuild_memory(tape, memory, self._inherited(node), self._backings)
+                later: list[PageRun] | None = [] if self._has_a_helper(node) else None
+                rebuild_memory(tape, memory, self._inherited(node), self._backings, later)
+                if later:
+                    mine, tapes.helped = halves(later)
+                    tapes.fill = Tape(f"{node.pid}: fill")
+                    fill_pages(tapes.fill, mine, self._backings)
                 heirlooms = memory is not self._memories[process.state.memory]
         if heirlooms and process and process.state:
             memory = self._memories[process.state.memory]

@@ -30,6 +30,7 @@ PROGRAMS = [
     Program("cow_contents"),
     Program("cow_sharing"),
     Program("cow_heirlooms"),
+    Program("large_private"),
     Program("big_memory", seconds=60),
     Program("many_mappings", seconds=60),
     Program("locks_future_memory"),

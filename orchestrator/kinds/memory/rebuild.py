@@ -31,6 +31,7 @@ _STEP = 1 << 20
 _MLOCK_ONFAULT = 1
 _SPECIAL = ("vvar", "vvar_vclock", "vdso")
 _CANNOT_INHERIT = frozenset(("dc", "wf"))
+_AT_ONCE = frozenset(("lo", "lf", "dp", "ht", "gd"))
 _TOP = 0x7FFF_FFFF_F000
 _LOWEST = 0x1_0000
 _IO_URING = "io_uring"
@@ -74,8 +75,13 @@ class Inherited(NamedTuple):
     """The mm settings it has."""
 
 
-def rebuild_memory(tape: Tape, wanted: AddressSpace, have: Inherited, backings: Backings) -> None:
-    """Unmap what is not wanted, map what is missing, and fill in pages that were not inherited."""
+def rebuild_memory(
+    tape: Tape, wanted: AddressSpace, have: Inherited, backings: Backings, later: list[PageRun] | None = None
+) -> None:
+    """Unmap what is not wanted, map what is missing, and fill in pages that were not inherited.
+
+    With ``later``, large runs that can be filled in when all is mapped are put there instead.
+    """
     kept = shared_ranges(wanted.vmas, have.vmas)
     _move_special(tape, wanted, have)
     standing = [Span(vma.start, vma.end) for vma in wanted.vmas if vma.backing in _SPECIAL]
@@ -83,7 +89,7 @@ def rebuild_memory(tape: Tape, wanted: AddressSpace, have: Inherited, backings: 
     before = list(have.vmas)
     for vma in wanted.vmas:
         if vma.backing not in (*_SPECIAL, "vsyscall", _IO_URING):
-            _rebuild_vma(tape, vma, kept, before, backings)
+            _rebuild_vma(tape, vma, kept, before, backings, later if not wanted.lock_future else None)
     rings = [vma for vma in wanted.vmas if vma.backing == _IO_URING]
     taken = [Span(vma.start, vma.end) for vma in wanted.vmas if vma.backing not in ("vsyscall", _IO_URING)]
     for vma in rings:
@@ -192,7 +198,14 @@ def _unmap_all_but(tape: Tape, keep: Iterable[Span]) -> None:
         tape.munmap(at, _TOP - at)
 
 
-def _rebuild_vma(tape: Tape, vma: Vma, kept: Sequence[Span], before: Sequence[Vma], backings: Backings) -> None:
+def _rebuild_vma(
+    tape: Tape,
+    vma: Vma,
+    kept: Sequence[Span],
+    before: Sequence[Vma],
+    backings: Backings,
+    later: list[PageRun] | None,
+) -> None:
     inside = [span for span in kept if vma.start <= span.start and span.end <= vma.end]
     if vma.backing == "sysv":
         backings.attach(vma.of, vma, tape)
@@ -201,6 +214,9 @@ def _rebuild_vma(tape: Tape, vma: Vma, kept: Sequence[Span], before: Sequence[Vm
         rebuild_ring(tape, vma, backings.image, backings.pages_at)
         return
     fill = missing_runs(vma, inside, before)
+    if later is not None and _can_wait(vma):
+        later += [run for run in fill if run.length >= _STEP]
+        fill = [run for run in fill if run.length < _STEP]
     writable = vma.prot | _PROT_WRITE if fill else vma.prot
     at = vma.start
     for span in [*inside, Span(vma.end, vma.end)]:
@@ -215,7 +231,7 @@ def _rebuild_vma(tape: Tape, vma: Vma, kept: Sequence[Span], before: Sequence[Vm
     mixed = any(vma.prot != writable or other.prot != vma.prot for other in before if _overlap(other, inside))
     if inside and mixed:
         tape.mprotect(vma.start, vma.end - vma.start, writable)
-    _fill(tape, fill, backings)
+    fill_pages(tape, fill, backings)
     for start, end in vma.guards:
         tape.madvise(start, end - start, _MADV_GUARD_INSTALL)
     if writable != vma.prot:
@@ -227,6 +243,12 @@ def _rebuild_vma(tape: Tape, vma: Vma, kept: Sequence[Span], before: Sequence[Vm
         tape.prctl(_PR_SET_VMA, _PR_SET_VMA_ANON_NAME, vma.start, vma.end - vma.start, vma.name)
     if "lo" in vma.flags:
         tape.mlock2(vma.start, vma.end - vma.start, _MLOCK_ONFAULT if "lf" in vma.flags else 0)
+
+
+def _can_wait(vma: Vma) -> bool:
+    """Whether pages can still be filled in when the mapping has all its properties."""
+    readable_and_writable = vma.prot & 3 == 3
+    return readable_and_writable and not vma.guards and vma.policy is None and not _AT_ONCE & {*vma.flags}
 
 
 def _overlap(vma: Vma, spans: Sequence[Span]) -> bool:
@@ -309,7 +331,7 @@ def _map_where_the_kernel_chooses(tape: Tape, vma: Vma, taken: Sequence[Span], b
             tape.madvise(vma.start, size, _MADVICE[flag])
 
 
-def _fill(tape: Tape, runs: Sequence[PageRun], backings: Backings) -> None:
+def fill_pages(tape: Tape, runs: Sequence[PageRun], backings: Backings) -> None:
     """Read pages from the image; runs that lie one behind the other there take one call."""
     vector: list[bytes] = []
     begin = end = 0

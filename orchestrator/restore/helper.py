@@ -1,0 +1,67 @@
+"""Fill the memory of a process from outside, while it fills the rest itself: on two processors, twice as fast."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Sequence
+
+from orchestrator.ids import HostPid
+from orchestrator.kinds.memory.record import PageRun
+
+_process_vm_writev = ctypes.CDLL(None, use_errno=True).process_vm_writev
+_process_vm_writev.restype = ctypes.c_ssize_t
+_process_vm_writev.argtypes = [
+    ctypes.c_int, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong
+]  # fmt: skip
+
+_WINDOW = 2 << 20
+"""Bytes of the image that we have mapped at a time."""
+
+
+class _Iovec(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_uint64), ("length", ctypes.c_uint64))
+
+
+def halves(runs: Sequence[PageRun]) -> tuple[list[PageRun], list[PageRun]]:
+    """Part runs into two lists with as many pages each, but for one."""
+    first: list[PageRun] = []
+    second: list[PageRun] = []
+    room = sum(run.length for run in runs) // 2 // mmap.PAGESIZE * mmap.PAGESIZE
+    for run in runs:
+        size = min(run.length, room)
+        room -= size
+        if size:
+            first.append(run._replace(length=size))
+        if size < run.length:
+            second.append(PageRun(run.start + size, run.length - size, run.at + size))
+    return first, second
+
+
+def write_pages(pid: HostPid, image: int, pages_at: int, runs: Sequence[PageRun]) -> list[PageRun]:
+    """Copy page runs of the image into a process; return those that could not be copied, wholly or in part.
+
+    Nobody else writes there meanwhile.
+    """
+    left: list[PageRun] = []
+    for run in runs:
+        for done in range(0, run.length, _WINDOW):
+            size = min(_WINDOW, run.length - done)
+            part = PageRun(run.start + done, size, run.at + done)
+            if left or not _write(pid, image, pages_at, part):  # what failed once fails again
+                left.append(part)
+    return left
+
+
+def _write(pid: HostPid, image: int, pages_at: int, run: PageRun) -> bool:
+    # Private and writable, as ctypes gives no address otherwise; nobody writes to it.
+    window = mmap.mmap(image, run.length, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE, offset=pages_at + run.at)
+    anchor = ctypes.c_char.from_buffer(window)
+    try:
+        here = _Iovec(ctypes.addressof(anchor), run.length)
+        there = _Iovec(run.start, run.length)
+        written: int = _process_vm_writev(pid, ctypes.byref(here), 1, ctypes.byref(there), 1, 0)
+        return written == run.length
+    finally:
+        del anchor
+        window.close()
