@@ -321,6 +321,9 @@ class V1Freezer(_Freezer):
                 return False
             time.sleep(pause_seconds)
             pause_seconds = min(2 * pause_seconds, _V1_LONGEST_PAUSE_SECONDS)
+            if pause_seconds == _V1_LONGEST_PAUSE_SECONDS:
+                # A task that was just being forked, or went to sleep, may have missed it; the kernel asks but once.
+                self._ask(self.path, True)
         if not self.tasks():
             raise EmptyJob(f"the last process of the cgroup {self.path} has ended")
         return True

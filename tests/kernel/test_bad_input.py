@@ -436,7 +436,8 @@ class TestRefusedRestore:
         else:
             self.refused(run, 42, str(path))
 
-    def test_program_is_missing(self, job: Job) -> None:
+    def checkpointed_copy(self, job: Job) -> tuple[Run, Path]:
+        """Checkpoint a job whose program is a file of its own."""
         own = job.files / "program"
         shutil.copy(Program("anon_private").command(job.files)[0], own)
         run = Run(Program("anon_private"), job)
@@ -444,18 +445,16 @@ class TestRefusedRestore:
         job.run([own, job.files])
         run.wait_until_ready()
         job.checkpoint_and_kill()
+        return run, own
+
+    def test_program_is_missing(self, job: Job) -> None:
+        run, own = self.checkpointed_copy(job)
         own.unlink()
         self.refused(run, 41, str(own))
 
     @pytest.mark.parametrize("change", ["same build", "another build", "cut short"])
     def test_program_was_installed_anew(self, job: Job, change: str) -> None:
-        own = job.files / "program"
-        shutil.copy(Program("anon_private").command(job.files)[0], own)
-        run = Run(Program("anon_private"), job)
-        os.mkfifo(job.files / "go")
-        job.run([own, job.files])
-        run.wait_until_ready()
-        job.checkpoint_and_kill()
+        run, own = self.checkpointed_copy(job)
         data = own.read_bytes()
         with own.open("rb") as file:
             build = read_build_id(file.fileno())
