@@ -60,24 +60,21 @@ def write_held(
 
     With ``replicas`` they are replicated instead, where that works, and put into ``left``.
     """
-    large = {id(write) for write in writes if write.bytes >= SMALL_BYTES and write.process.pid in able}
-    clonings = {
-        id(write): Cloning(write.process)
-        for write in writes
-        if replicas is not None and id(write) in large and write.process.owns_workspace and may_share(write.vmas)
-    }
+    prepared: list[tuple[MemoryToWrite, bool, Cloning | None]] = []
+    for write in writes:
+        able_itself = write.bytes >= SMALL_BYTES and write.process.pid in able
+        may_clone = replicas is not None and able_itself and write.process.owns_workspace and may_share(write.vmas)
+        prepared.append((write, able_itself, Cloning(write.process) if may_clone else None))
 
     def parts() -> Iterator[_Part]:
-        for write in writes:
-            process, runs, unreadable = write.process, write.runs, write.unreadable
-            cloning = clonings.get(id(write))
+        for (process, vmas, runs, unreadable), able_itself, cloning in prepared:
             replica = cloning.finish() if cloning is not None else None
             if replica is not None and replicas is not None:
                 replicas.callback(replica.end)
-                theirs, runs = split_runs(write.vmas, runs)
-                theirs_unreadable, unreadable = split_runs(write.vmas, unreadable)
+                theirs, runs = split_runs(vmas, runs)
+                theirs_unreadable, unreadable = split_runs(vmas, unreadable)
                 left.append(Left(replica, theirs, theirs_unreadable))
-            yield _Part(process, runs, unreadable, id(write) in large and replica is None)
+            yield _Part(process, runs, unreadable, able_itself and replica is None)
 
     _write(parts(), image_fd, pages_at, progress)
 

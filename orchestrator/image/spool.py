@@ -74,7 +74,11 @@ def compressed(path: str, level: int) -> Spool:
         compress(spool, target.fd, level)
         return target.publish(durable=durable)
 
-    return Spool(deliver, target.discard)
+    try:
+        return Spool(deliver, target.discard)
+    except BaseException:
+        target.discard()
+        raise
 
 
 def compress(source: int, target: int, level: int) -> int:

@@ -7,10 +7,7 @@ nobody else.
 
 from __future__ import annotations
 
-import fcntl
 import os
-import struct
-import termios
 from functools import partial
 from typing import NamedTuple
 
@@ -99,7 +96,7 @@ def _recognise(view: FdView) -> bool:
 
 
 def _capture(view: FdView, scope: Scope) -> Fanotify | None:
-    unread: int = struct.unpack("=i", fcntl.ioctl(view.local, termios.FIONREAD, b"\0\0\0\0"))[0]
+    unread = view.unread
     if unread and FANOTIFY not in scope.externals:
         scope.unsupported(
             view.pid,

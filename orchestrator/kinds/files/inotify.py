@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import struct
-import termios
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -76,7 +73,7 @@ def _recognise(view: FdView) -> bool:
 
 
 def _capture(view: FdView, scope: Scope) -> Inotify | None:
-    unread: int = struct.unpack("=i", fcntl.ioctl(view.local, termios.FIONREAD, b"\0\0\0\0"))[0]
+    unread = view.unread
     if unread and INOTIFY not in scope.externals:
         scope.unsupported(
             view.pid,

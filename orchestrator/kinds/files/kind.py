@@ -15,8 +15,10 @@ files that show their opener) is done there by ``settle``, after its descriptors
 
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
+import termios
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -111,6 +113,12 @@ class FdView:
         if self._local < 0:
             self._local = pidfd_getfd(self._pidfd, self.fd)
         return self._local
+
+    @property
+    def unread(self) -> int:
+        """How many bytes wait to be read."""
+        count: int = struct.unpack("=i", fcntl.ioctl(self.local, termios.FIONREAD, b"\0\0\0\0"))[0]
+        return count
 
     def take_local(self, scope: Scope) -> int:
         """Like :attr:`local`, but it lives until the image is written."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import struct
-import termios
 from collections.abc import Sequence
 
 from orchestrator.ids import ObjectId
@@ -41,7 +39,7 @@ class PipeEnd(Record, frozen=True, tag="pipe"):
 def capture_buffer(view: FdView) -> PipeBuffer:
     """Read a pipe's contents without taking them out."""
     capacity = fcntl.fcntl(view.local, F_GETPIPE_SZ)
-    waiting: int = struct.unpack("=i", fcntl.ioctl(view.local, termios.FIONREAD, b"\0\0\0\0"))[0]
+    waiting = view.unread
     if not waiting:
         return PipeBuffer(capacity, [])
     if view.info.flags & os.O_ACCMODE == os.O_WRONLY:

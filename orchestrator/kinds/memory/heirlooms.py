@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from orchestrator.ids import ObjectId
-from orchestrator.kinds.memory.rebuild import Span, inheritable, missing_runs
+from orchestrator.kinds.memory.rebuild import Span, inheritable, missing_runs, side_by_side
 from orchestrator.kinds.memory.record import PageRun, Vma
 
 
@@ -68,14 +68,17 @@ def with_heirlooms(own: Sequence[Vma], children: Sequence[Sequence[Vma]]) -> lis
     image.
     """
     given = []
-    for vma in own:
-        wanted = _wanted_twice(vma, children) if not vma.shared else []
+    for vma, *rows in zip(own, *(side_by_side(own, theirs) for theirs in children), strict=True):
+        wanted = _wanted_twice(vma, [near for _, near in rows]) if not vma.shared else []
         given.append(msgspec.structs.replace(vma, runs=tuple(_overlaid(vma.runs, wanted))) if wanted else vma)
     return given
 
 
 def _wanted_twice(vma: Vma, children: Sequence[Sequence[Vma]]) -> list[PageRun]:
-    """Return runs that at least two children have in this mapping, and the parent has not; without overlaps."""
+    """Return runs that at least two children have in this mapping, and the parent has not; without overlaps.
+
+    ``children``: of each, the mappings that lie in this one's range.
+    """
     edges: list[tuple[int, int, int]] = []  # (distance of address and place, address, +1 begin or -1 end)
     for vmas in children:
         for theirs in vmas:

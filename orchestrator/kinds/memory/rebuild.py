@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from orchestrator.kinds.memory.aio import AIO, rebuild_ring
@@ -86,8 +86,7 @@ def rebuild_memory(
     _move_special(tape, wanted, have)
     standing = [Span(vma.start, vma.end) for vma in wanted.vmas if vma.backing in _SPECIAL]
     _unmap_all_but(tape, [*kept, *standing, have.keep_out])
-    before = list(have.vmas)
-    for vma in wanted.vmas:
+    for vma, before in side_by_side(wanted.vmas, have.vmas):
         if vma.backing not in (*_SPECIAL, "vsyscall", _IO_URING):
             _rebuild_vma(tape, vma, kept, before, backings, later if not wanted.lock_future else None)
     rings = [vma for vma in wanted.vmas if vma.backing == _IO_URING]
@@ -115,19 +114,24 @@ def shared_ranges(wanted: Sequence[Vma], have: Sequence[Vma]) -> list[Span]:
     Both lists ascend. Only private mappings count; shared ones are mapped anew at no cost.
     """
     spans = []
-    i = 0
-    for vma in wanted:
-        if vma.shared or not vma.runs:
-            continue
-        while i < len(have) and have[i].end <= vma.start:
-            i += 1
-        for other in have[i:]:
-            if other.start >= vma.end:
-                break
+    for vma, near in side_by_side(wanted, have):
+        for other in near if vma.runs else ():
             span = inheritable(vma, other)
             if span is not None and _share_a_page(vma.runs, other.runs, *span):
                 spans.append(span)
     return spans
+
+
+def side_by_side(vmas: Sequence[Vma], others: Sequence[Vma]) -> Iterator[tuple[Vma, Sequence[Vma]]]:
+    """Yield each mapping with those of another list that lie in its range. Both lists ascend."""
+    first = 0
+    for vma in vmas:
+        while first < len(others) and others[first].end <= vma.start:
+            first += 1
+        last = first
+        while last < len(others) and others[last].start < vma.end:
+            last += 1
+        yield vma, others[first:last]
 
 
 def inheritable(vma: Vma, other: Vma) -> Span | None:
@@ -228,8 +232,7 @@ def _rebuild_vma(
     for span in inside:
         for start, end in _stale(vma, span, before):
             tape.madvise(start, end - start, _MADV_DONTNEED)
-    mixed = any(vma.prot != writable or other.prot != vma.prot for other in before if _overlap(other, inside))
-    if inside and mixed:
+    if any(vma.prot != writable or other.prot != vma.prot for other in before if _overlap(other, inside)):
         tape.mprotect(vma.start, vma.end - vma.start, writable)
     fill_pages(tape, fill, backings)
     for start, end in vma.guards:
