@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from orchestrator.capture.ahead import Ahead, reading_ahead
 from orchestrator.capture.estimate import expected_bytes, spare_bytes
 from orchestrator.capture.guard import guarded
 from orchestrator.capture.hold import HeldJob, HeldProcess, descend
 from orchestrator.capture.memory import Left, may_write_itself, write_held, write_replicas
 from orchestrator.capture.pages import copy_file
 from orchestrator.capture.rehearsal import rehearse
-from orchestrator.capture.tasks import JobCapture, MemoryToWrite
+from orchestrator.capture.tasks import JobCapture, MemoryToWrite, parents_first
 from orchestrator.errors import CaptureFailed, EmptyJob, NoSuchProcess, UsageError
 from orchestrator.freezer import Freezer, V1Freezer
 from orchestrator.ids import HostPid, Pid
@@ -123,8 +124,10 @@ def take(request: Request, writer: ImageWriter) -> Statistics:
     writer.expect(while_held if 2 * while_held <= spare else 0)
     rehearse(lambda pid, pipe: _rehearse(pid, pipe, writer, cgroups))
     with contextlib.ExitStack() as replicas:
-        with _guarded(request), _hurried(), many_descriptors():
-            left = _hold_and_write(request, writer, holders, cgroups, statistics, replicas if replicating else None)
+        with _guarded(request), _hurried(), many_descriptors(), reading_ahead(inside) as ahead:
+            left = _hold_and_write(
+                request, writer, holders, cgroups, statistics, replicas if replicating else None, ahead
+            )
         with _image_errors(writer):
             write_replicas(left, writer.fd, writer.pages_offset, _progress(request, left))
     if request.ending == "run":
@@ -137,7 +140,13 @@ def take(request: Request, writer: ImageWriter) -> Statistics:
 def _rehearse(pid: HostPid, pipe: str, writer: ImageWriter, cgroups: JobCgroups) -> None:
     with ImageWriter(writer.path, architecture=FORMAT_ARCHITECTURE, page_size=PAGE_SIZE) as scrap:
         _hold_and_write(
-            Request("rehearsal", tree=pid, externals=frozenset((pipe,))), scrap, {}, cgroups, Statistics(), None
+            Request("rehearsal", tree=pid, externals=frozenset((pipe,))),
+            scrap,
+            {},
+            cgroups,
+            Statistics(),
+            None,
+            Ahead(),
         )
 
 
@@ -148,12 +157,13 @@ def _hold_and_write(
     cgroups: JobCgroups,
     statistics: Statistics,
     replicas: contextlib.ExitStack | None,
+    ahead: Ahead,
 ) -> list[Left]:
     """Do all that the job must stand still for; return what is left to be written afterwards."""
     began = time.monotonic_ns()
     with _held(request) as job:
         statistics.freezing_us = _us(began)
-        scope, capture, snapshot = _describe(request, job, holders, cgroups)
+        scope, capture, snapshot = _describe(request, job, holders, cgroups, ahead)
         try:
             metadata = encode_records(snapshot)
             pages_at = writer.begin(metadata, snapshot.page_bytes)
@@ -309,7 +319,11 @@ def _freeze_and_seize(freezer: Freezer, timeout: float, job: HeldJob) -> None:
 
 
 def _describe(
-    request: Request, job: HeldJob, holders: Mapping[tuple[int, int], Sequence[Holder]], cgroups: JobCgroups
+    request: Request,
+    job: HeldJob,
+    holders: Mapping[tuple[int, int], Sequence[Holder]],
+    cgroups: JobCgroups,
+    ahead: Ahead,
 ) -> tuple[Scope, JobCapture, Snapshot]:
     """Capture everything but the contents of memory and files; raise with all blockers if there are any."""
     scope = Scope(
@@ -322,13 +336,14 @@ def _describe(
         ends=request.ending == "kill",
         bound=lambda: _bound(request),
     )
+    ahead.tell([process.seen for process in parents_first(job.processes) if not process.is_zombie])
     try:
         for parent, child in job.children_outside():
             scope.outside(parent.host, f"child process {child}", "it is not in the job's cgroup")
         living = [process.seen for process in job.processes.values() if not process.is_zombie]
         parents = [HostPid(p.stat.ppid) for p in job.processes.values() if p.stat.ppid not in job.processes]
         namespaces = survey(living, scope, ours=[*parents, *job.processes])
-        files = FileCollector(scope)
+        files = FileCollector(scope, ahead.descriptors)
 
         def table_of(process: HeldProcess, parent: HostPid | None) -> FileTable:
             return files.table(process.seen, process.pidfd, parent)

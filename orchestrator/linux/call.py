@@ -9,7 +9,7 @@ from functools import cache
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
-_long = ctypes.c_long
+_syscall.argtypes = [ctypes.c_long] * 7
 _get_errno = ctypes.get_errno
 
 
@@ -21,7 +21,7 @@ def machine() -> str:
 
 def syscall(number: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0, e: int = 0, f: int = 0) -> int:
     """Make one system call; raise OSError on failure. Pointers are passed as plain addresses."""
-    result = _syscall(_long(number), _long(a), _long(b), _long(c), _long(d), _long(e), _long(f))
+    result = _syscall(number, a, b, c, d, e, f)
     if result == -1:
         errno = _get_errno()
         raise OSError(errno, os.strerror(errno))

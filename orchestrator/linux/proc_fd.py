@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, Self
 
 from orchestrator.linux.procfs import read_file, read_record
 
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _LONG = 32768
 """What is longer may be an epoll's with thousands of lines, and more than one read returns."""
 
@@ -36,6 +38,60 @@ class FdInfo(NamedTuple):
     def all(self, key: str) -> list[str]:
         """Return the values of every extra line with this key."""
         return [value for name, value in self.extra if name == key]
+
+
+class Descriptors(Protocol):
+    """The descriptors of one process."""
+
+    def __iter__(self) -> Iterator[tuple[int, FdInfo]]:
+        """Yield them, ascending."""
+
+    def link(self, fd: int) -> str:
+        """Say what the descriptor that was yielded last points to."""
+
+
+class ProcFds:
+    """The descriptors of one process, asked one after the other: the way through /proc is gone but once."""
+
+    def __init__(self, pid: int) -> None:
+        self._fd, self._fdinfo = os.open(f"/proc/{pid}/fd", _DIRECTORY), -1
+        try:
+            self._fdinfo = os.open(f"/proc/{pid}/fdinfo", _DIRECTORY)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+        os.close(self._fdinfo)
+
+    def numbers(self) -> list[int]:
+        """List the open descriptors, ascending."""
+        return sorted(map(int, os.listdir(self._fd)))
+
+    def link(self, fd: int) -> str:
+        """Say what a descriptor points to, e.g. "pipe:[123]" or "/tmp/x (deleted)"."""
+        return os.readlink(str(fd), dir_fd=self._fd)
+
+    def raw(self, fd: int) -> bytes:
+        """Read what the kernel tells about one descriptor: what :func:`parse_fdinfo` takes."""
+        raw = read_record(str(fd), self._fdinfo)
+        return raw if len(raw) < _LONG else read_file(str(fd), self._fdinfo)
+
+    def __iter__(self) -> Iterator[tuple[int, FdInfo]]:
+        for fd in self.numbers():
+            yield fd, parse_fdinfo(self.raw(fd))
+
+
+def count_fds(pid: int) -> int:
+    """Count the open descriptors of a process; 0 if it is gone, or the kernel does not tell (before 6.2)."""
+    try:
+        return os.stat(f"/proc/{pid}/fd").st_size
+    except OSError:
+        return 0
 
 
 def list_fds(pid: int) -> list[int]:

@@ -1,29 +1,57 @@
-"""Play a tape in orch's own process, to learn what a child of ours starts out with."""
+"""Play a tape in orch's own process, by the same kind of loop that a task plays it with."""
 
 from __future__ import annotations
 
 import ctypes
-import struct
+import mmap
+from array import array
+from collections.abc import Callable
+from functools import cache
 
 from orchestrator.ids import FarAddr, Pid, Tid
-from orchestrator.linux.call import syscall
+from orchestrator.linux.arch import x86_64 as arch
 from orchestrator.tape.build import ENTRY_SIZE, Played, Tape
+
+_WORDS = ENTRY_SIZE // 8
+_FIRST_ARGUMENT, _RESULT = 1, 9
 
 
 def play_here(tape: Tape) -> Played:
-    """Make the calls of a tape one by one; raises TapeError as playing it elsewhere would."""
-    buffer = ctypes.create_string_buffer(tape.size)
-    address = ctypes.addressof(buffer)
-    ctypes.memmove(address, tape.encode(FarAddr(address), Pid(0), Tid(0)), tape.size)
-    for entry in range(len(tape)):
-        at = entry * ENTRY_SIZE
-        number, *arguments = struct.unpack_from("<q6q", buffer, at)
-        try:
-            result = syscall(number, *arguments)
-        except OSError as error:
-            result = -(error.errno or 0)
-        struct.pack_into("<q", buffer, at + 72, result)
-        target = struct.unpack_from("<Q", buffer, at + 56)[0]
-        if target and result >= 0:
-            struct.pack_into("<q", buffer, target - address, result)
-    return tape.read_back(bytes(buffer))
+    """Make the calls of a tape; raises TapeError as playing it elsewhere would, but goes on to the end first."""
+    return tape.read_back(Repeated(tape).play())
+
+
+class Repeated:
+    """A tape that is played here again and again."""
+
+    def __init__(self, tape: Tape) -> None:
+        self._memory = mmap.mmap(-1, tape.size)
+        self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        encoded = tape.encode(FarAddr(self._address), Pid(0), Tid(0))
+        self._calls = len(tape)
+        self._entries = array("Q", encoded[: self._calls * ENTRY_SIZE])
+        self._rest = encoded[self._calls * ENTRY_SIZE :]
+
+    def play(self, first_argument: int | None = None) -> bytes:
+        """Return the tape's memory after the play. Every call gets ``first_argument``, if there is one."""
+        if first_argument is not None:
+            self._entries[_FIRST_ARGUMENT::_WORDS] = array("Q", [first_argument]) * self._calls
+        self._memory[:] = self._entries.tobytes() + self._rest
+        _loop()(self._address, self._address + self._calls * ENTRY_SIZE)
+        return self._memory[:]
+
+    def outcome(self, memory: bytes) -> tuple[bytes, bytes]:
+        """Return what tells one play from another: the results of the calls, and the data."""
+        size = self._calls * ENTRY_SIZE
+        return array("Q", memory[:size])[_RESULT::_WORDS].tobytes(), memory[size:]
+
+
+@cache
+def _loop() -> Callable[[int, int], None]:
+    """Put the loop into memory where it may run."""
+    code = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    code[: len(arch.TAPE_HERE)] = arch.TAPE_HERE
+    function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
+    loop = function(ctypes.addressof(ctypes.c_char.from_buffer(code)))
+    loop.code = code  # type: ignore[attr-defined]  # lives as long
+    return loop

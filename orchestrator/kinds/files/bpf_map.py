@@ -294,4 +294,6 @@ def _check(file: OpenFile) -> None:
         )
 
 
-KIND = FileKind("BPF map", BpfMapFile, _recognise, _capture, _rebuild, objects=(BpfMap,), check=_check)
+KIND = FileKind(
+    "BPF map", BpfMapFile, _recognise, _capture, _rebuild, objects=(BpfMap,), check=_check, links="anon_inode:"
+)

@@ -75,4 +75,4 @@ def _rebuild(file: OpenFile, depot: Depot) -> None:
     depot.tape.dup3(standing, depot.slot(file.id), os.O_CLOEXEC)
 
 
-KIND = FileKind("BPF type information", BtfFile, _recognise, _capture, _rebuild, objects=(Btf,))
+KIND = FileKind("BPF type information", BtfFile, _recognise, _capture, _rebuild, objects=(Btf,), links="anon_inode:")

@@ -76,4 +76,4 @@ def _check(file: OpenFile) -> None:
         )
 
 
-KIND = FileKind("device", Device, _recognise, _capture, _rebuild, check=_check, may_open=anybody)
+KIND = FileKind("device", Device, _recognise, _capture, _rebuild, check=_check, may_open=anybody, links="/")

@@ -212,4 +212,5 @@ def _others(file: OpenFile, _objects: Sequence[Any]) -> list[ObjectId]:
 KIND = FileKind(
     "epoll", EventPoll, _recognise, _capture, _rebuild, _settle, connect=_connect, order=10, others=_others,
     may_open=anybody,
+    links="anon_inode:",
 )  # fmt: skip

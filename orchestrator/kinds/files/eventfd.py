@@ -62,4 +62,4 @@ def _rebuild(file: OpenFile, depot: Depot) -> None:
     depot.keep(0, depot.slot(file.id))
 
 
-KIND = FileKind("eventfd", EventFd, _recognise, _capture, _rebuild, may_open=anybody)
+KIND = FileKind("eventfd", EventFd, _recognise, _capture, _rebuild, may_open=anybody, links="anon_inode:")

@@ -188,4 +188,4 @@ def _check(file: OpenFile) -> None:
             raise FileMissing(f"{path}, which the job watches, is gone", hint="put it back where it was")
 
 
-KIND = FileKind("fanotify", Fanotify, _recognise, _capture, _rebuild, _settle, check=_check)
+KIND = FileKind("fanotify", Fanotify, _recognise, _capture, _rebuild, _settle, check=_check, links="anon_inode:")

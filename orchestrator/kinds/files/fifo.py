@@ -46,4 +46,4 @@ def _check(file: OpenFile) -> None:
     check_named(file.body.path, stat.S_IFIFO)
 
 
-KIND = FileKind("FIFO", Fifo, _recognise, _capture, _rebuild, check=_check)
+KIND = FileKind("FIFO", Fifo, _recognise, _capture, _rebuild, check=_check, links="/")

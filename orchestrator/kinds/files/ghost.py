@@ -116,4 +116,4 @@ def _rebuild(file: OpenFile, depot: Depot) -> None:
     reopen(depot, open_ghost(file.body.object, depot), file)
 
 
-KIND = FileKind("unlinked file", GhostFile, _recognise, _capture, _rebuild, objects=(Ghost,))
+KIND = FileKind("unlinked file", GhostFile, _recognise, _capture, _rebuild, objects=(Ghost,), links="/")

@@ -145,5 +145,14 @@ def _others(file: OpenFile, _objects: Sequence[Any]) -> list[ObjectId]:
 
 
 KIND = FileKind(
-    "inotify", Inotify, _recognise, _capture, _rebuild, check=_check, connect=_connect, order=5, others=_others
+    "inotify",
+    Inotify,
+    _recognise,
+    _capture,
+    _rebuild,
+    check=_check,
+    connect=_connect,
+    order=5,
+    others=_others,
+    links="anon_inode:",
 )

@@ -196,4 +196,4 @@ def ring_fd(pid: HostPid, inode: int) -> int | None:
     return None
 
 
-KIND = FileKind("io_uring", IoUring, _recognise, _capture, _rebuild, finish=_finish)
+KIND = FileKind("io_uring", IoUring, _recognise, _capture, _rebuild, finish=_finish, links="anon_inode:")

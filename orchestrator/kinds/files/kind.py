@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 import struct
 import termios
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 from orchestrator.ids import DepotFd, HostPid, ObjectId, Pid
 from orchestrator.kinds.files.locks import FileLock, PosixLock
@@ -72,7 +73,9 @@ class FdView:
     is_mapping = False
     """Whether it is a mapping instead, of what the process need not have open any more."""
 
-    def __init__(self, pid: HostPid, pidfd: int, fd: int, link: str, files: OpenFiles | None = None) -> None:
+    def __init__(
+        self, pid: HostPid, pidfd: int, fd: int, link: str, files: OpenFiles | None = None, info: FdInfo | None = None
+    ) -> None:
         self.pid = pid
         self.fd = fd
         self.link = link
@@ -81,8 +84,10 @@ class FdView:
         """The others of this capture; complete when the scope's finishers run."""
         self._pidfd = pidfd
         self._local = -1
-        self._info: FdInfo | None = None
+        self._info = info
         self._stat: os.stat_result | None = None
+        self._sock: socket.socket | None = None
+        self._family = -1
 
     @property
     def info(self) -> FdInfo:
@@ -99,8 +104,28 @@ class FdView:
     def stat(self) -> os.stat_result:
         """The file behind the descriptor."""
         if self._stat is None:
-            self._stat = os.stat(self.path)
+            self._stat = self.look_at()
         return self._stat
+
+    def look_at(self) -> os.stat_result:
+        """Read :attr:`stat`."""
+        return os.fstat(self.local)
+
+    @property
+    def sock(self) -> socket.socket:
+        """A socket object for :attr:`local`. Family and type are only Python's own note there."""
+        if self._sock is None:
+            self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=self.local)
+        return self._sock
+
+    @property
+    def family(self) -> int:
+        """The address family of the socket behind the descriptor; 0 (AF_UNSPEC) if it is none."""
+        if self._family < 0:
+            self._family = 0
+            if self.link.startswith("socket:["):
+                self._family = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN)
+        return self._family
 
     @property
     def path(self) -> str:
@@ -137,8 +162,17 @@ class FdView:
         """How messages call it."""
         return f"fd {self.fd} ({self.link})"
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Give our own descriptor back."""
+        if self._sock is not None:
+            self._sock.detach()
+            self._sock = None
         if self._local >= 0:
             os.close(self._local)
             self._local = -1
@@ -328,6 +362,8 @@ class FileKind:
     """Which other open files it refers to, given the shared objects."""
     may_open: Callable[[OpenFile, Sequence[Any], Pid], bool] | None = None
     """Whether a process, if nobody else has the file, may open it for itself when all processes are there."""
+    links: str = ""
+    """How the links begin that it may recognise: it is not asked about any other."""
 
 
 def anybody(_file: OpenFile, _objects: Sequence[Any], _pid: Pid) -> bool:

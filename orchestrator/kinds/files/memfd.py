@@ -48,4 +48,4 @@ def _is_original(file: OpenFile, depot: Depot) -> bool:
     return first is not None and first.id == file.id and depot.objects[file.body.object].name is not None
 
 
-KIND = FileKind("memfd", MemFd, _recognise, _capture, _rebuild, objects=(SharedMemory,))
+KIND = FileKind("memfd", MemFd, _recognise, _capture, _rebuild, objects=(SharedMemory,), links="/")

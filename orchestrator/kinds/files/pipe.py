@@ -107,4 +107,4 @@ def _rebuild(file: OpenFile, depot: Depot) -> None:
     tape.close(_WRITE_END)
 
 
-KIND = FileKind("pipe", PipeEnd, _recognise, _capture, _rebuild, objects=(PipeBuffer,), may_open=anybody)
+KIND = FileKind("pipe", PipeEnd, _recognise, _capture, _rebuild, objects=(PipeBuffer,), may_open=anybody, links="pipe:")

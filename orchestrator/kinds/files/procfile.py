@@ -112,4 +112,4 @@ def share(
     return hand_round(shared, placers, slot, lambda of, tape: _open(tape, files[of], 0))
 
 
-KIND = FileKind("procfs file", ProcFile, _recognise, _capture, _rebuild, _settle)
+KIND = FileKind("procfs file", ProcFile, _recognise, _capture, _rebuild, _settle, links="/")

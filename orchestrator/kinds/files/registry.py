@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from orchestrator.kinds.files import (
     bpf_map,
     btf,
@@ -139,7 +141,16 @@ _BY_RECORD: dict[type, FileKind] = {kind.record: kind for kind in KINDS}
 
 def recognise(view: FdView) -> FileKind | None:
     """Find the kind of a descriptor."""
-    return next((kind for kind in KINDS if kind.recognise(view)), None)
+    for kind in _candidates("/" if view.link.startswith("/") else view.link.partition("[")[0]):
+        if kind.recognise(view):
+            return kind
+    return None
+
+
+@lru_cache(maxsize=256)
+def _candidates(beginning: str) -> tuple[FileKind, ...]:
+    """Return the kinds that may recognise a link that begins so."""
+    return tuple(kind for kind in KINDS if beginning.startswith(kind.links))
 
 
 def kind_of(file: OpenFile) -> FileKind:

@@ -184,4 +184,4 @@ def _time(ns: int) -> str:
     return datetime.fromtimestamp(ns / 1e9).astimezone().isoformat(" ", "milliseconds")
 
 
-KIND = FileKind("file", NamedFile, _recognise, _capture, _rebuild, check=_check, may_open=anybody)
+KIND = FileKind("file", NamedFile, _recognise, _capture, _rebuild, check=_check, may_open=anybody, links="/")

@@ -28,4 +28,4 @@ def _rebuild(file: OpenFile, depot: Depot) -> None:
     depot.keep(0, depot.slot(file.id))
 
 
-KIND = FileKind("signalfd", SignalFd, _recognise, _capture, _rebuild, may_open=anybody)
+KIND = FileKind("signalfd", SignalFd, _recognise, _capture, _rebuild, may_open=anybody, links="anon_inode:")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from orchestrator.ids import HostPid, ObjectId
@@ -19,7 +20,7 @@ from orchestrator.kinds.files.reopening import O_LARGEFILE
 from orchestrator.kinds.scope import Scope
 from orchestrator.linux.kcmp import KCMP_FILE, kcmp
 from orchestrator.linux.pidfd import open_task, pidfd_open
-from orchestrator.linux.proc_fd import FdInfo, list_fds, readlink_fd
+from orchestrator.linux.proc_fd import Descriptors, FdInfo, ProcFds, readlink_fd
 from orchestrator.linux.proc_maps import MapLine
 
 _NOTHING = ObjectId(-1)
@@ -39,6 +40,10 @@ class MappedView(FdView):
     @property
     def path(self) -> str:
         return f"/proc/{self.pid}/map_files/{self._line.start:x}-{self._line.end:x}"
+
+    def look_at(self) -> os.stat_result:
+        """Look at the mapped file."""
+        return os.stat(self.path)
 
     def look_up(self) -> FdInfo:
         """Say what fdinfo would show of a descriptor opened for this mapping."""
@@ -65,6 +70,10 @@ class _EnteredView(FdView):
     @property
     def path(self) -> str:
         return f"/proc/{self.pid}/{self._name}"
+
+    def look_at(self) -> os.stat_result:
+        """Look at the directory."""
+        return os.stat(self.path)
 
     def look_up(self) -> FdInfo:
         """Say what fdinfo would show of a descriptor opened for this."""
@@ -100,8 +109,11 @@ class _Key(NamedTuple):
 class FileCollector:
     """The open files of one capture, by ObjectId."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(
+        self, scope: Scope, descriptors: Callable[[HostPid], AbstractContextManager[Descriptors]] = ProcFds
+    ) -> None:
         self.scope = scope
+        self._descriptors = descriptors
         self.files: list[FileRecord] = []
         self.tables: list[FileTable] = []
         self._known: dict[_Key, list[Held]] = {}
@@ -119,19 +131,19 @@ class FileCollector:
         mine: dict[int, Held] = {}
         descriptors = []
         locks: dict[tuple[int, LockLine], PosixLock] = {}
-        for fd in list_fds(pid):
-            view = FdView(pid, pidfd, fd, "", self)
-            try:
-                held = self._inherited(view, inherited.get(fd)) or self._held(view)
+        with self._descriptors(pid) as fds:
+            for fd, info in fds:
+                held = self._inherited(pid, fd, inherited.get(fd))
+                if held is None:
+                    with FdView(pid, pidfd, fd, "", self, info) as view:
+                        held = self._held(view, fds)
                 mine[fd] = held
                 if held.file != _NOTHING:
-                    descriptors.append(Descriptor(fd, held.file, bool(view.info.flags & os.O_CLOEXEC)))
-                for text in view.info.all("lock"):
+                    descriptors.append(Descriptor(fd, held.file, bool(info.flags & os.O_CLOEXEC)))
+                for text in info.all("lock"):
                     line = parse_lock(text)
                     if line.style == "POSIX":
-                        locks.setdefault((view.info.ino, line), PosixLock(fd, line.type, line.start, line.length))
-            finally:
-                view.close()
+                        locks.setdefault((info.ino, line), PosixLock(fd, line.type, line.start, line.length))
         self._of_process[pid] = mine
         table = FileTable(ObjectId(len(self.tables)), descriptors, tuple(locks.values()))
         self.tables.append(table)
@@ -146,11 +158,8 @@ class FileCollector:
             if known is not None:
                 self._mapped[key] = known
         if known is None:
-            view = MappedView(pid, line, writable)
-            try:
+            with MappedView(pid, line, writable) as view:
                 known = self._record(view)
-            finally:
-                view.close()
             self._mapped[key] = known
         return known
 
@@ -160,11 +169,10 @@ class FileCollector:
         if fd is None:
             return None
         pidfd = open_task(pid)
-        view = FdView(pid, pidfd, fd, "", self)
         try:
-            return self._held(view).file
+            with FdView(pid, pidfd, fd, "", self) as view:
+                return self._held(view).file
         finally:
-            view.close()
             os.close(pidfd)
 
     def entered(self, pid: HostPid, name: str) -> ObjectId:
@@ -179,12 +187,9 @@ class FileCollector:
             self.scope.closers.append(self._own_pidfd)
         kept = os.dup(fd)  # stays, to be compared with others
         self.scope.closers.append(kept)
-        view = _AdoptedView(own, self._own_pidfd, kept, what, self)
         self.scope.names[own] = self.scope.names[pid]  # stays: what is in its queue is looked at later
-        try:
+        with _AdoptedView(own, self._own_pidfd, kept, what, self) as view:
             held = self._held(view)
-        finally:
-            view.close()
         return held.file if held.file != _NOTHING else None
 
     def at(self, pid: HostPid, fd: int) -> Held | None:
@@ -200,13 +205,13 @@ class FileCollector:
         """Count the tables that have an open file."""
         return sum(any(one.file == file for one in table.descriptors) for table in self.tables)
 
-    def _inherited(self, view: FdView, theirs: Held | None) -> Held | None:
+    def _inherited(self, pid: HostPid, fd: int, theirs: Held | None) -> Held | None:
         """Return what the parent has at the same number if it is the same open file description."""
-        if theirs is None or kcmp(theirs.pid, view.pid, KCMP_FILE, theirs.fd, view.fd) != 0:
+        if theirs is None or kcmp(theirs.pid, pid, KCMP_FILE, theirs.fd, fd) != 0:
             return None
-        return Held(view.pid, view.fd, theirs.file, theirs.link)
+        return Held(pid, fd, theirs.file, theirs.link)
 
-    def _held(self, view: FdView) -> Held:
+    def _held(self, view: FdView, fds: Descriptors | None = None) -> Held:
         info = view.info
         key = _Key(info.ino, info.mnt_id, recorded_flags(view), info.pos, info.get("eventfd-id"))
         alike = self._known.setdefault(key, [])
@@ -218,7 +223,7 @@ class FileCollector:
             if order == 0:
                 return Held(view.pid, view.fd, other.file, other.link)
             low, high = (middle + 1, high) if order == 1 else (low, middle)
-        view.link = readlink_fd(view.pid, view.fd)
+        view.link = fds.link(view.fd) if fds is not None else readlink_fd(view.pid, view.fd)
         held = Held(view.pid, view.fd, self._record(view), view.link)
         alike.insert(low, held)
         if held.file != _NOTHING:

@@ -88,4 +88,4 @@ def _settle(file: OpenFile, settling: Settling) -> None:
         tape.ioctl(fd, _TFD_IOC_SET_TICKS, body.ticks.to_bytes(8, "little"))
 
 
-KIND = FileKind("timerfd", TimerFd, _recognise, _capture, _rebuild, _settle, may_open=anybody)
+KIND = FileKind("timerfd", TimerFd, _recognise, _capture, _rebuild, _settle, may_open=anybody, links="anon_inode:")

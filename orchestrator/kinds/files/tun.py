@@ -86,4 +86,4 @@ def _rebuild(file: OpenFile, depot: Depot) -> None:
     depot.keep(0, depot.slot(file.id))
 
 
-KIND = FileKind("tun", TunFile, _recognise, _capture, _rebuild)
+KIND = FileKind("tun", TunFile, _recognise, _capture, _rebuild, links="/")

@@ -200,9 +200,18 @@ DIRECTORY = FileKind(
     _capture_directory,
     _rebuild_directory,
     objects=(Removed,),
+    links="/",
 )
-FIFO = FileKind("removed FIFO", RemovedFifo, _recognise_fifo, _capture_fifo, _rebuild_fifo, objects=(PipeBuffer,))
-DEVICE = FileKind("removed device", RemovedDevice, _recognise_device, _capture_device, _rebuild_device)
+FIFO = FileKind(
+    "removed FIFO", RemovedFifo, _recognise_fifo, _capture_fifo, _rebuild_fifo, objects=(PipeBuffer,), links="/"
+)
+DEVICE = FileKind("removed device", RemovedDevice, _recognise_device, _capture_device, _rebuild_device, links="/")
 LINK = FileKind(
-    "removed symbolic link", RemovedLinkFile, _recognise_link, _capture_link, _rebuild_link, objects=(RemovedLink,)
+    "removed symbolic link",
+    RemovedLinkFile,
+    _recognise_link,
+    _capture_link,
+    _rebuild_link,
+    objects=(RemovedLink,),
+    links="/",
 )

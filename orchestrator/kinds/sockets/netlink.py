@@ -144,4 +144,6 @@ def check_netlink(file: OpenFile) -> None:
             ) from error
 
 
-NETLINK = FileKind("netlink socket", NetlinkSocket, _recognise, capture_netlink, rebuild_netlink, check=check_netlink)
+NETLINK = FileKind(
+    "netlink socket", NetlinkSocket, _recognise, capture_netlink, rebuild_netlink, check=check_netlink, links="socket:"
+)

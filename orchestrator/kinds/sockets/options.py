@@ -9,11 +9,13 @@ import socket
 import struct
 from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import NamedTuple
 
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.sockets.option_table import OPTIONS, SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_TCP, Row
 from orchestrator.kinds.sockets.refused import Refused
-from orchestrator.tape.build import Tape
+from orchestrator.tape.build import Block, Played, Result, Tape
+from orchestrator.tape.here import Repeated
 
 SO_BUF_LOCK = 72
 SO_SNDBUFFORCE = 32
@@ -32,6 +34,14 @@ _FILTER_BYTES = 8
 _PYTHON_MOST = 1024  # bytes that Python's own getsockopt takes
 _sock_fprog = struct.Struct("=H6xQ")
 assert _sock_fprog.size == 16
+_DEVICE = Row(SOL_SOCKET, socket.SO_BINDTODEVICE, b"", "SO_BINDTODEVICE", 16)
+_SIZES = (
+    Row(SOL_SOCKET, socket.SO_SNDBUF, b"", "SO_SNDBUF", 4),
+    Row(SOL_SOCKET, socket.SO_RCVBUF, b"", "SO_RCVBUF", 4),
+    Row(SOL_SOCKET, SO_BUF_LOCK, b"", "SO_BUF_LOCK", 4),
+)
+_FILTER = Row(SOL_SOCKET, _SO_GET_FILTER, b"", "SO_GET_FILTER", 0)
+_MOST_KNOWN = 64
 _ABSENT = (errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EINVAL)
 _getsockopt = ctypes.CDLL(None, use_errno=True).getsockopt
 
@@ -68,33 +78,81 @@ def capture_options(
 
     ``fresh``: what a fresh socket of this kind has other than the table says.
     """
-    others = []
-    getsockopt = sock.getsockopt  # called some forty times a socket
-    for level, number, size, usual in _questions(levels):
-        try:
-            value = getsockopt(level, number, size)
-        except OSError as error:
-            _must_be_absent(error, level, number)
-            continue
-        if fresh is not None:
-            usual = fresh.get((level, number), usual)
-        if value != usual:
-            if len(value) == _PYTHON_MOST:
-                value = _read_long(sock, level, number, _sizes()[level, number])
-            others.append(Option(level, number, value))
-    if {one.at for one in others} & {_IP_TOS, _SO_PRIORITY} == {_IP_TOS}:
-        others.append(Option(*_SO_PRIORITY, bytes(4)))  # to set the former changes the latter
-    device = read_option(sock, SOL_SOCKET, socket.SO_BINDTODEVICE, 16) if SOL_IP in levels else None
-    if device:
-        others.append(Option(SOL_SOCKET, socket.SO_BINDTODEVICE, device))
-    locks = read_option(sock, SOL_SOCKET, SO_BUF_LOCK, 4)
-    return SocketOptions(
-        sock.getsockopt(SOL_SOCKET, socket.SO_SNDBUF),
-        sock.getsockopt(SOL_SOCKET, socket.SO_RCVBUF),
-        -1 if locks is None else int.from_bytes(locks, "little"),
-        others,
-        read_filter(sock),
-    )
+    known, filtered = _panel(levels).ask(sock.fileno(), fresh or {})
+    # What is known is that of other sockets, too; callers add to theirs.
+    sizes = known.send_buffer, known.receive_buffer, known.buffer_locks
+    return SocketOptions(*sizes, [*known.others], read_filter(sock) if filtered else b"")
+
+
+class _Question(NamedTuple):
+    """An option in the tape that asks for all."""
+
+    row: Row
+    result: Result
+    length: Block
+    value: Block
+
+    def answer(self, played: Played) -> bytes | None:
+        """Return its value, None where a socket has no such."""
+        result = played.result(self.result)
+        if result < 0:
+            _must_be_absent(OSError(-result, os.strerror(-result)), self.row.level, self.row.number)
+            return None
+        return played.data(self.value)[: int.from_bytes(played.data(self.length)[:4], "little")]
+
+
+class _Panel:
+    """The questions to a socket of one kind, asked all at once: there are some forty, and sockets may be many."""
+
+    def __init__(self, levels: tuple[int, ...]) -> None:
+        self._tape = Tape("socket options")
+        self._rows = [self._add(row) for row in _rows(levels)]
+        self._sizes = [self._add(row) for row in _SIZES]
+        self._filter = self._add(_FILTER)
+        self._repeated = Repeated(self._tape)
+        self._known: dict[tuple[bytes, bytes], tuple[SocketOptions, bool]] = {}
+
+    def _add(self, row: Row) -> _Question:
+        length, value = self._tape.block(row.size.to_bytes(8, "little")), self._tape.space(row.size)
+        return _Question(row, self._tape.getsockopt(0, row.level, row.number, value, length), length, value)
+
+    def ask(self, fd: int, fresh: Mapping[tuple[int, int], bytes]) -> tuple[SocketOptions, bool]:
+        """Return all but the filter, and whether there is one."""
+        memory = self._repeated.play(fd)
+        outcome = self._repeated.outcome(memory)
+        if not fresh and (known := self._known.get(outcome)):
+            return known
+        answer = self._read(Played(self._tape, memory), fresh)
+        if not fresh:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[outcome] = answer
+        return answer
+
+    def _read(self, played: Played, fresh: Mapping[tuple[int, int], bytes]) -> tuple[SocketOptions, bool]:
+        others = []
+        for question in self._rows:
+            row, value = question.row, question.answer(played)
+            if value is not None and value != fresh.get((row.level, row.number), row.fresh):
+                others.append(Option(row.level, row.number, value))
+        if {one.at for one in others} & {_IP_TOS, _SO_PRIORITY} == {_IP_TOS}:
+            others.append(Option(*_SO_PRIORITY, bytes(4)))  # to set the former changes the latter
+        send, receive, locks = (question.answer(played) for question in self._sizes)
+        assert send is not None
+        assert receive is not None
+        options = SocketOptions(
+            int.from_bytes(send, "little"),
+            int.from_bytes(receive, "little"),
+            -1 if locks is None else int.from_bytes(locks, "little"),
+            others,
+        )
+        # This option counts in instructions, and tells how many there are; or that it is none of the classic kind.
+        return options, played.result(self._filter.result) < 0 or any(played.data(self._filter.length))
+
+
+@cache
+def _panel(levels: tuple[int, ...]) -> _Panel:
+    return _Panel(levels)
 
 
 @cache
@@ -107,19 +165,7 @@ def _rows(levels: tuple[int, ...]) -> tuple[Row, ...]:
     elif SOL_IPV6 in levels:
         # It is off in fresh ones.
         rows = [row._replace(fresh=bytes(4)) if row.name == "IP_MULTICAST_ALL" else row for row in rows]
-    return tuple(rows)
-
-
-@cache
-def _questions(levels: tuple[int, ...]) -> tuple[tuple[int, int, int, bytes], ...]:
-    """Return for each option: level, number, size, and what a fresh socket answers."""
-    return tuple((row.level, row.number, min(row.size, _PYTHON_MOST), row.fresh) for row in _rows(levels))
-
-
-@cache
-def _sizes() -> dict[tuple[int, int], int]:
-    """Return the most bytes that each option may have."""
-    return {(row.level, row.number): row.size for row in OPTIONS}
+    return (*rows, _DEVICE) if SOL_IP in levels else tuple(rows)
 
 
 def read_option(sock: socket.socket, level: int, number: int, size: int) -> bytes | None:

@@ -182,5 +182,6 @@ PACKET = FileKind(
     rebuild_packet,
     connect=connect_packet,
     check=check_packet,
-    order=2,  # all others are there before it hears what they say
+    order=2,  # all others are there before it hears what they say,
+    links="socket:",
 )

@@ -13,7 +13,7 @@ from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile
 from orchestrator.kinds.files.reopening import set_status
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
-from orchestrator.kinds.sockets.borrow import borrow, is_socket, poll_now
+from orchestrator.kinds.sockets.borrow import is_socket, poll_now
 from orchestrator.kinds.sockets.dropped import DROPPED_HINT, MAY_DROP
 from orchestrator.kinds.sockets.holders import in_net_namespace
 from orchestrator.kinds.sockets.inet_address import InetAddress, check_host, parse_address
@@ -58,11 +58,11 @@ class RawSocket(Record, frozen=True, tag="raw-socket"):
 def _recognise(view: FdView) -> bool:
     if not is_socket(view, socket.AF_INET, socket.AF_INET6):
         return False
-    with borrow(view.local) as sock:
-        style = sock.getsockopt(SOL_SOCKET, socket.SO_TYPE)
-        return style == socket.SOCK_RAW or (
-            style == socket.SOCK_DGRAM and sock.getsockopt(SOL_SOCKET, socket.SO_PROTOCOL) in _PING
-        )
+    sock = view.sock
+    style = sock.getsockopt(SOL_SOCKET, socket.SO_TYPE)
+    return style == socket.SOCK_RAW or (
+        style == socket.SOCK_DGRAM and sock.getsockopt(SOL_SOCKET, socket.SO_PROTOCOL) in _PING
+    )
 
 
 def capture_raw(view: FdView, scope: Scope) -> RawSocket | None:
@@ -160,4 +160,4 @@ def check_raw(file: OpenFile) -> None:
     check_interfaces(body.memberships)
 
 
-RAW = FileKind("raw socket", RawSocket, _recognise, capture_raw, rebuild_raw, check=check_raw)
+RAW = FileKind("raw socket", RawSocket, _recognise, capture_raw, rebuild_raw, check=check_raw, links="socket:")

@@ -8,7 +8,6 @@ from typing import TypeVar
 
 from orchestrator.kinds.files.kind import FdView
 from orchestrator.kinds.scope import Scope
-from orchestrator.kinds.sockets.borrow import borrow
 
 T = TypeVar("T")
 
@@ -31,8 +30,7 @@ def record_or_note(
 ) -> T | None:
     """Return the record that ``capture`` makes of a socket; what it refuses is noted, with ``hint`` if it has none."""
     try:
-        with borrow(view.local) as sock:
-            return capture(view, scope, sock)
+        return capture(view, scope, view.sock)
     except Refused as refusal:
         scope.unsupported(view.pid, view.what, f"{noun}: {refusal.reason}", refusal.hint or hint)
         return None

@@ -13,7 +13,7 @@ from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile
 from orchestrator.kinds.files.reopening import set_status
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
-from orchestrator.kinds.sockets.borrow import borrow, poll_now
+from orchestrator.kinds.sockets.borrow import poll_now
 from orchestrator.kinds.sockets.holders import in_net_namespace
 from orchestrator.kinds.sockets.inet_address import InetAddress, check_connection, check_port, own_address
 from orchestrator.kinds.sockets.inet_bind import Bound, note_freedom, return_lent, write_bind
@@ -87,21 +87,20 @@ def is_tcp(view: FdView, *, multipath: bool = False) -> bool:
     """Whether a descriptor is a TCP socket, or one of MPTCP if that is asked for."""
     if not view.link.startswith("socket:["):
         return False
-    with borrow(view.local) as sock:
-        return (
-            sock.getsockopt(SOL_SOCKET, socket.SO_DOMAIN) in (socket.AF_INET, socket.AF_INET6)
-            and sock.getsockopt(SOL_SOCKET, socket.SO_PROTOCOL)
-            in (socket.IPPROTO_TCP, IPPROTO_MPTCP if multipath else -1)
-            and sock.getsockopt(SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_STREAM  # raw ones may have any protocol
-        )
+    sock = view.sock
+    return (
+        sock.getsockopt(SOL_SOCKET, socket.SO_DOMAIN) in (socket.AF_INET, socket.AF_INET6)
+        and sock.getsockopt(SOL_SOCKET, socket.SO_PROTOCOL) in (socket.IPPROTO_TCP, IPPROTO_MPTCP if multipath else -1)
+        and sock.getsockopt(SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_STREAM  # raw ones may have any protocol
+    )
 
 
 def _recognise(view: FdView) -> bool:
     if not is_tcp(view, multipath=True):
         return False
-    with borrow(view.local) as sock:
-        multipath = sock.getsockopt(SOL_SOCKET, socket.SO_PROTOCOL) == IPPROTO_MPTCP
-        return multipath or tcp_state(sock) in (TCP_CLOSE, TCP_LISTEN)
+    sock = view.sock
+    multipath = sock.getsockopt(SOL_SOCKET, socket.SO_PROTOCOL) == IPPROTO_MPTCP
+    return multipath or tcp_state(sock) in (TCP_CLOSE, TCP_LISTEN)
 
 
 def capture_tcp(view: FdView, scope: Scope) -> TcpSocket | TcpEnded | None:
@@ -222,4 +221,6 @@ def check_tcp(file: OpenFile) -> None:
         check_connection(family, waiting.remote, waiting.local)
 
 
-TCP = FileKind("TCP socket", TcpSocket, _recognise, capture_tcp, rebuild_tcp, connect=connect_tcp, check=check_tcp)
+TCP = FileKind(
+    "TCP socket", TcpSocket, _recognise, capture_tcp, rebuild_tcp, connect=connect_tcp, check=check_tcp, links="socket:"
+)

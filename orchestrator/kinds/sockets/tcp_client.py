@@ -301,5 +301,6 @@ TCP_CLIENT = FileKind(
     rebuild_client,
     connect=connect_client,
     check=_check,
-    order=1,  # listeners would not get a port that is in use by a connection
+    order=1,  # listeners would not get a port that is in use by a connection,
+    links="socket:",
 )

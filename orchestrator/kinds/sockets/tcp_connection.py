@@ -273,5 +273,6 @@ TCP_CONNECTION = FileKind(
     rebuild_connection,
     connect=connect_connection,
     check=_check,
-    order=1,  # listeners would not get a port that is in use by a connection
+    order=1,  # listeners would not get a port that is in use by a connection,
+    links="socket:",
 )

@@ -65,12 +65,12 @@ class UdpSocket(Record, frozen=True, tag="udp-socket"):
 def _recognise(view: FdView) -> bool:
     if not is_socket(view, socket.AF_INET, socket.AF_INET6):
         return False
-    with borrow(view.local) as sock:
-        protocol = sock.getsockopt(SOL_SOCKET, socket.SO_PROTOCOL)
-        return (
-            protocol in (socket.IPPROTO_UDP, socket.IPPROTO_UDPLITE)
-            and sock.getsockopt(SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_DGRAM  # raw ones may have any protocol
-        )
+    sock = view.sock
+    protocol = sock.getsockopt(SOL_SOCKET, socket.SO_PROTOCOL)
+    return (
+        protocol in (socket.IPPROTO_UDP, socket.IPPROTO_UDPLITE)
+        and sock.getsockopt(SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_DGRAM  # raw ones may have any protocol
+    )
 
 
 def capture_udp(view: FdView, scope: Scope) -> UdpSocket | None:
@@ -187,4 +187,5 @@ UDP = FileKind(
     connect=connect_udp,
     check=check_udp,
     finish=finish_udp,
+    links="socket:",
 )

@@ -118,6 +118,7 @@ UNIX_PAIR = FileKind(
     objects=(UnixPair,),
     others=_carried,
     may_open=_made_by,
+    links="socket:",
 )
 UNIX_ALONE = FileKind(
     "Unix socket",
@@ -130,5 +131,6 @@ UNIX_ALONE = FileKind(
     objects=(UnixSocket,),
     check=check_unix,
     others=_carried,
-    order=1,  # pairs borrow the names of listeners while they are made
+    order=1,  # pairs borrow the names of listeners while they are made,
+    links="socket:",
 )

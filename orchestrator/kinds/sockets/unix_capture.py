@@ -12,7 +12,7 @@ import msgspec
 from orchestrator.ids import ObjectId, Pid
 from orchestrator.kinds.files.kind import FdView
 from orchestrator.kinds.scope import Scope
-from orchestrator.kinds.sockets.borrow import borrow, peer_credentials, poll_now, unsent_bytes
+from orchestrator.kinds.sockets.borrow import peer_credentials, poll_now, unsent_bytes
 from orchestrator.kinds.sockets.census import CUT_UNIX, Captured, Census, Leak
 from orchestrator.kinds.sockets.options import capture_options
 from orchestrator.kinds.sockets.refused import Refused
@@ -34,8 +34,7 @@ def capture_unix(view: FdView, scope: Scope) -> UnixPairEnd | UnixAlone | None:
         scope.unsupported(view.pid, view.what, "a Unix socket of another network namespace than the job's")
         return None
     try:
-        with borrow(view.local) as sock:
-            return _Capture(view, sock, diag, scope, census).record()
+        return _Capture(view, view.sock, diag, scope, census).record()
     except Refused as refusal:
         _refuse(view, scope, diag, refusal)
         return None
@@ -258,11 +257,20 @@ class _Capture:
         self.census.leaks.append(Leak(self.census.sockets[self.diag.ino], self.diag.ino, target, resolve))
 
     def _look_later(self, store: Callable[[list[Message]], None]) -> None:
-        self.census.queues.append(partial(_look, self.view, self.diag, self.scope, store))
+        look = partial(_look, self.view, self.diag, self.scope, store)
+        if self.view.info.get("scm_fds") == "0":
+            look()
+        else:  # descriptors wait in it, or the kernel does not tell (before 5.13)
+            self.census.queues.append(partial(_look_anew, self.view, look))
+
+
+def _look_anew(view: FdView, look: Callable[[], None]) -> None:
+    with view:
+        look()
 
 
 def _look(view: FdView, diag: UnixDiag, scope: Scope, store: Callable[[list[Message]], None]) -> None:
-    """Look into a socket's queue when all tables of the job are known."""
+    """Look into a socket's queue; if descriptors wait there, when all tables of the job are known."""
 
     def adopt(fd: int) -> ObjectId:
         scope.closers.append(fd)  # others are compared with it to the end of the capture
@@ -273,14 +281,11 @@ def _look(view: FdView, diag: UnixDiag, scope: Scope, store: Callable[[list[Mess
         return file
 
     try:
-        with borrow(view.local) as sock:
-            queue = peek_queue(sock, diag.type, scope, adopt)
+        queue = peek_queue(view.sock, diag.type, scope, adopt)
         if queue:
             store(queue)
     except Refused as refusal:
         _refuse(view, scope, diag, refusal)
-    finally:
-        view.close()
 
 
 def _change_end(scope: Scope, pair_id: ObjectId, number: int, **changes: object) -> None:

@@ -7,7 +7,6 @@ import socket
 from orchestrator.kinds.files.kind import Depot, FdView, FileKind, OpenFile
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
-from orchestrator.kinds.sockets.borrow import borrow
 from orchestrator.kinds.sockets.census import external_hint
 from orchestrator.kinds.sockets.option_table import SOL_SOCKET
 
@@ -31,9 +30,9 @@ def _recognise(view: FdView) -> bool:
 
 def capture_unknown(view: FdView, scope: Scope) -> None:
     """Say what kind of socket it is that cannot be rebuilt."""
-    with borrow(view.local) as sock:
-        family = sock.getsockopt(SOL_SOCKET, socket.SO_DOMAIN)
-        protocol = sock.getsockopt(SOL_SOCKET, socket.SO_PROTOCOL)
+    sock = view.sock
+    family = sock.getsockopt(SOL_SOCKET, socket.SO_DOMAIN)
+    protocol = sock.getsockopt(SOL_SOCKET, socket.SO_PROTOCOL)
     name = _FAMILIES.get(family, f"family {family}")
     if family in (socket.AF_INET, socket.AF_INET6):
         name = f"{_PROTOCOLS.get(protocol, f'protocol {protocol}')} ({name})"
@@ -44,4 +43,4 @@ def _never(file: OpenFile, _depot: Depot) -> None:
     raise AssertionError(f"open file {file.id} was never recorded")
 
 
-UNKNOWN = FileKind("socket", OtherSocket, _recognise, capture_unknown, _never)
+UNKNOWN = FileKind("socket", OtherSocket, _recognise, capture_unknown, _never, links="socket:")

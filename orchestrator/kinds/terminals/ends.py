@@ -242,9 +242,16 @@ MASTER = FileKind(
     _rebuild_master,
     objects=(Terminal,),
     finish=_finish,
+    links="/",
 )
 SLAVE = FileKind(
-    "slave of a pseudo-terminal", SlaveEnd, _recognise_slave, _capture_slave, _rebuild_slave, objects=(Terminal,)
+    "slave of a pseudo-terminal",
+    SlaveEnd,
+    _recognise_slave,
+    _capture_slave,
+    _rebuild_slave,
+    objects=(Terminal,),
+    links="/",
 )
 HUNG_UP = FileKind(
     "terminal that is hung up",
@@ -254,5 +261,6 @@ HUNG_UP = FileKind(
     _rebuild_hung_up,
     objects=(Terminal,),
     order=-1,
+    links="/",
 )
 """The first to be made: what they are made from gives its number back at once."""

@@ -190,6 +190,36 @@ TAPE_LOOP = bytes.fromhex(
 )
 
 
+# The same loop as a C function in orch's own process: f(first entry, end). It goes on behind a call that fails.
+TAPE_HERE = bytes.fromhex(
+    "53"  #          push rbx
+    "41 54"  #          push r12
+    "48 89 fb"  #          mov  rbx, rdi
+    "49 89 f4"  #          mov  r12, rsi
+    "4c 39 e3"  # next:    cmp  rbx, r12
+    "73 35"  #          jae  done
+    "48 8b 03"  #          mov  rax, [rbx]        the call's number
+    "48 8b 7b 08"  #          mov  rdi, [rbx+8]      and its arguments
+    "48 8b 73 10"  #          mov  rsi, [rbx+16]
+    "48 8b 53 18"  #          mov  rdx, [rbx+24]
+    "4c 8b 53 20"  #          mov  r10, [rbx+32]
+    "4c 8b 43 28"  #          mov  r8,  [rbx+40]
+    "4c 8b 4b 30"  #          mov  r9,  [rbx+48]
+    "0f 05"  #          syscall
+    "48 89 43 48"  #          mov  [rbx+72], rax     the result
+    "48 85 c0"  #          test rax, rax
+    "78 09"  #          js   advance
+    "48 8b 4b 38"  #          mov  rcx, [rbx+56]
+    "e3 03"  #          jrcxz advance
+    "48 89 01"  #          mov  [rcx], rax        an argument of a later entry
+    "48 83 c3 50"  # advance: add  rbx, 80
+    "eb c6"  #          jmp  next
+    "41 5c"  # done:    pop  r12
+    "5b"  #          pop  rbx
+    "c3"  #          ret
+)
+
+
 def enter_tape(registers: list[int], loop: int, first: int, closing: int, frame: int) -> None:
     """Let the task play a tape: entries from ``first``, the closing ones at ``closing``, its sigframe at ``frame``."""
     registers[RIP] = loop

@@ -1,0 +1,137 @@
+"""A second process that reads ahead: what procfs tells of a held job, while we still think about what came before.
+
+Files of procfs are half of the time that a job with many descriptors stands still, and a Python process uses but one
+processor. The reader is forked before the job is frozen, is told whom to read about when all are held, and sends what
+it finds in the order in which it is asked for. Where it ends early we read ourselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import marshal
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from orchestrator.ids import HostPid
+from orchestrator.linux.proc_fd import Descriptors, FdInfo, ProcFds, count_fds, parse_fdinfo
+
+_WORTHWHILE = 256
+"""Descriptors in one table from which on it pays."""
+_AT_ONCE = 128
+_PIPE_BYTES = 1 << 20
+_LENGTH_BYTES = 8
+
+
+class Ahead:
+    """Our end of a reader. Without one, everything is read when it is asked for."""
+
+    def __init__(self, requests: int = -1, answers: int = -1) -> None:
+        self._requests = requests
+        self._answers = answers
+        self._expected: list[HostPid] = []
+
+    def tell(self, pids: Sequence[HostPid]) -> None:
+        """Name the held processes in the order in which their descriptors will be asked for."""
+        if self._requests >= 0:
+            self._expected = [pid for pid in pids if count_fds(pid) >= _WORTHWHILE]
+            _send(self._requests, [int(pid) for pid in self._expected])
+
+    def descriptors(self, pid: HostPid) -> AbstractContextManager[Descriptors]:
+        """Return what a process has open."""
+        if self._expected[:1] != [pid]:
+            return ProcFds(pid)
+        self._expected.pop(0)
+        return contextlib.nullcontext(_Announced(pid, self._answers))
+
+
+class _Announced:
+    """The descriptors of a process as the reader sends them."""
+
+    def __init__(self, pid: HostPid, answers: int) -> None:
+        self._pid = pid
+        self._answers = answers
+        self._link = ""
+
+    def __iter__(self) -> Iterator[tuple[int, FdInfo]]:
+        fd = -1
+        while part := _receive(self._answers):
+            for fd, raw, self._link in part:
+                yield fd, parse_fdinfo(raw)
+        if part is None:
+            with ProcFds(self._pid) as rest:
+                for number, info in rest:
+                    if number > fd:
+                        self._link = rest.link(number)
+                        yield number, info
+
+    def link(self, _fd: int) -> str:
+        """Say what the descriptor that came last points to."""
+        return self._link
+
+
+@contextlib.contextmanager
+def reading_ahead(inside: Sequence[HostPid]) -> Iterator[Ahead]:
+    """Have a reader stand by, if a process of a job has that many descriptors, and there is a processor for it."""
+    if len(os.sched_getaffinity(0)) < 2 or max(map(count_fds, inside), default=0) < _WORTHWHILE:
+        yield Ahead()
+        return
+    pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(2)]
+    (requests, ask), (answers, answer) = pipes
+    fcntl.fcntl(answer, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    child = os.fork()
+    if child == 0:
+        _read_for(requests, answer, (ask, answers))
+    os.close(requests)
+    os.close(answer)
+    try:
+        yield Ahead(ask, answers)
+    finally:
+        os.close(ask)
+        os.close(answers)
+        os.waitpid(child, 0)
+
+
+def _read_for(requests: int, answer: int, others: Sequence[int]) -> None:
+    try:
+        for fd in others:
+            os.close(fd)
+        os.setsid()  # a signal for our process group is the other's to answer
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        for pid in _receive(requests) or ():
+            with ProcFds(pid) as fds:
+                numbers = fds.numbers()
+                for at in range(0, len(numbers), _AT_ONCE):
+                    _send(answer, [(fd, fds.raw(fd), fds.link(fd)) for fd in numbers[at : at + _AT_ONCE]])
+            _send(answer, [])
+    finally:
+        os._exit(0)
+
+
+def _send(pipe: int, what: list[Any]) -> None:
+    data = marshal.dumps(what)
+    data = len(data).to_bytes(_LENGTH_BYTES, "little") + data
+    with contextlib.suppress(BrokenPipeError):
+        while data:
+            data = data[os.write(pipe, data) :]
+
+
+def _receive(pipe: int) -> list[Any] | None:
+    """Return what was sent, None when there is nobody any more."""
+    head = _read(pipe, _LENGTH_BYTES)
+    data = _read(pipe, int.from_bytes(head, "little"))
+    return marshal.loads(data) if data else None
+
+
+def _read(pipe: int, size: int) -> bytes:
+    parts = []
+    while size > 0:
+        part = os.read(pipe, size)
+        if not part:
+            return b""
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
