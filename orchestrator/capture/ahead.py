@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+from orchestrator.capture.late import Foreseen
 from orchestrator.ids import HostPid
 from orchestrator.linux.proc_fd import Descriptors, FdInfo, ProcFds, count_fds, parse_fdinfo
 
@@ -29,7 +30,9 @@ _LENGTH_BYTES = 8
 class Ahead:
     """Our end of a reader. Without one, everything is read when it is asked for."""
 
-    def __init__(self, requests: int = -1, answers: int = -1) -> None:
+    def __init__(self, requests: int = -1, answers: int = -1, foreseen: Foreseen | None = None) -> None:
+        self.foreseen = foreseen
+        """What the one process of the job had mapped before it was frozen."""
         self._requests = requests
         self._answers = answers
         self._expected: list[HostPid] = []
@@ -74,10 +77,14 @@ class _Announced:
 
 
 @contextlib.contextmanager
-def reading_ahead(inside: Sequence[HostPid]) -> Iterator[Ahead]:
-    """Have a reader stand by, if a process of a job has that many descriptors, and there is a processor for it."""
+def reading_ahead(inside: Sequence[HostPid], *, memory: bool) -> Iterator[Ahead]:
+    """Have a reader stand by, if a process of a job has that many descriptors, and there is a processor for it.
+
+    With ``memory`` also look at the mappings, if there is but one process.
+    """
+    foreseen = Foreseen.of(inside[0]) if memory and len(inside) == 1 else None
     if len(os.sched_getaffinity(0)) < 2 or max(map(count_fds, inside), default=0) < _WORTHWHILE:
-        yield Ahead()
+        yield Ahead(foreseen=foreseen)
         return
     pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(2)]
     (requests, ask), (answers, answer) = pipes
@@ -88,7 +95,7 @@ def reading_ahead(inside: Sequence[HostPid]) -> Iterator[Ahead]:
     os.close(requests)
     os.close(answer)
     try:
-        yield Ahead(ask, answers)
+        yield Ahead(ask, answers, foreseen)
     finally:
         os.close(ask)
         os.close(answers)

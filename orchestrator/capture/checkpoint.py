@@ -18,6 +18,7 @@ from orchestrator.capture.hold import HeldJob, HeldProcess, descend
 from orchestrator.capture.memory import Left, may_write_itself, write_held, write_replicas
 from orchestrator.capture.pages import copy_file
 from orchestrator.capture.rehearsal import rehearse
+from orchestrator.capture.replica import Replica
 from orchestrator.capture.tasks import JobCapture, MemoryToWrite, parents_first
 from orchestrator.errors import CaptureFailed, EmptyJob, NoSuchProcess, UsageError
 from orchestrator.freezer import Freezer, V1Freezer
@@ -124,7 +125,7 @@ def take(request: Request, writer: ImageWriter) -> Statistics:
     writer.expect(while_held if 2 * while_held <= spare else 0)
     rehearse(lambda pid, pipe: _rehearse(pid, pipe, writer, cgroups))
     with contextlib.ExitStack() as replicas:
-        with _guarded(request), _hurried(), many_descriptors(), reading_ahead(inside) as ahead:
+        with _guarded(request), _hurried(), many_descriptors(), reading_ahead(inside, memory=replicating) as ahead:
             left = _hold_and_write(
                 request, writer, holders, cgroups, statistics, replicas if replicating else None, ahead
             )
@@ -161,23 +162,27 @@ def _hold_and_write(
 ) -> list[Left]:
     """Do all that the job must stand still for; return what is left to be written afterwards."""
     began = time.monotonic_ns()
+    left: list[Left] = []
     with _held(request) as job:
         statistics.freezing_us = _us(began)
-        scope, capture, snapshot = _describe(request, job, holders, cgroups, ahead)
+        scope, capture, conclude = _describe(request, job, holders, cgroups, ahead)
         try:
-            metadata = encode_records(snapshot)
-            pages_at = writer.begin(metadata, snapshot.page_bytes)
             writing = time.monotonic_ns()
-            left: list[Left] = []
-            with _image_errors(writer):
-                write_held(
-                    capture.writes, may_write_itself(capture.processes), writer.fd, pages_at,
-                    _progress(request, capture.writes), replicas, left,
-                )  # fmt: skip
-                for act in scope.last_acts:
-                    act()
-                for copy in scope.copies:
-                    copy_file(copy, writer.fd, pages_at)
+            replica = _late_replica(scope, capture, replicas)
+            if replica is None:
+                if capture.late is not None:
+                    capture.late.describe(capture.late.process.seen)
+                pages_at = _begin(writer, conclude(), statistics)
+                writing = time.monotonic_ns()
+                with _image_errors(writer):
+                    write_held(
+                        capture.writes, may_write_itself(capture.processes), writer.fd, pages_at,
+                        _progress(request, capture.writes), replicas, left,
+                    )  # fmt: skip
+                    for act in scope.last_acts:
+                        act()
+                    for copy in scope.copies:
+                        copy_file(copy, writer.fd, pages_at)
             statistics.memwrite_us = _us(writing)
             if request.ending != "run":
                 writer.commit(durable=request.durable, checksums=request.checksums)
@@ -191,12 +196,35 @@ def _hold_and_write(
         if request.ending != "kill":
             job.release(stop=request.ending == "stop")
             statistics.frozen_us = _us(began)
+    if replica is not None and capture.late is not None:
+        capture.late.describe(replica.host)
+        _begin(writer, conclude(), statistics)
+        left += [Left(replica, write.runs, write.unreadable) for write in capture.writes]
+    statistics.replicas = len(left)
+    return left
+
+
+def _late_replica(scope: Scope, capture: JobCapture, replicas: contextlib.ExitStack | None) -> Replica | None:
+    """Return a replica by which the rest is described when the job runs again, if all that is left is its memory."""
+    late = capture.late
+    if late is None or replicas is None or scope.copies or scope.last_acts:
+        return None
+    if not may_write_itself(capture.processes):
+        return None
+    replica = late.replicate()
+    if replica is not None:
+        replicas.callback(replica.end)
+    return replica
+
+
+def _begin(writer: ImageWriter, snapshot: Snapshot, statistics: Statistics) -> int:
+    """Begin the image with the metadata; return where its pages go."""
+    metadata = encode_records(snapshot)
     statistics.processes = len(snapshot.processes)
     statistics.threads = sum(len(process.threads) for process in snapshot.processes)
     statistics.pages_written = snapshot.page_bytes // PAGE_SIZE
     statistics.metadata_bytes = len(metadata)
-    statistics.replicas = len(left)
-    return left
+    return writer.begin(metadata, snapshot.page_bytes)
 
 
 def _progress(request: Request, writes: Sequence[MemoryToWrite | Left]) -> Callable[[int], None]:
@@ -324,8 +352,11 @@ def _describe(
     holders: Mapping[tuple[int, int], Sequence[Holder]],
     cgroups: JobCgroups,
     ahead: Ahead,
-) -> tuple[Scope, JobCapture, Snapshot]:
-    """Capture everything but the contents of memory and files; raise with all blockers if there are any."""
+) -> tuple[Scope, JobCapture, Callable[[], Snapshot]]:
+    """Capture everything but the contents of memory and files; raise with all blockers if there are any.
+
+    What makes the whole of it is called when the capture's ``late`` memory is described, too.
+    """
     scope = Scope(
         pids={process.host: process.pid for process in job.processes.values()},
         names={number: process.name for process in job.processes.values() for number in {process.host, process.seen}},
@@ -354,7 +385,7 @@ def _describe(
             SegmentMapper(scope),
             lambda pid, line, vma: tie_ring(scope, files, pid, line, vma),
         )
-        capture = JobCapture(job, scope, mappers, table_of, files.table, files.entered, cgroups)
+        capture = JobCapture(job, scope, mappers, table_of, files.table, files.entered, cgroups, ahead.foreseen)
         capture.run()
         hosts = {pid: host for host, pid in scope.pids.items()}
         for process, what, other in unshareable(capture.processes):
@@ -367,30 +398,40 @@ def _describe(
         _refuse_unknown_externals(scope)
         root = _root(request, job)
         tids = {int(thread.tid) for process in job.processes.values() for thread in process.threads}
-        snapshot = Snapshot(
-            orch=VERSION,
-            job=request.name,
-            root=root,
-            machine=Machine(arch.MACHINE, os.uname().release, vdso.digest(), _xstate_bytes(job), os.uname().nodename),
-            clocks=capture.clocks,
-            namespaces=namespaces,
-            processes=capture.processes,
-            memories=capture.memories,
-            file_tables=capture.file_tables,
-            files=files.files,
-            objects=scope.objects,
-            filesystems=capture.filesystems,
-            signal_actions=capture.signal_actions,
-            page_bytes=scope.layout.length,
-            seccomp_filters=capture.seccomp_filters,
-            cgroups=cgroups.elsewhere.directories(tids),
-            own_cgroups=cgroups.own.directories() if request.cgroup else [],
-        )
-        _refuse_too_many_descriptors(snapshot, scope)
+
+        def conclude() -> Snapshot:
+            scope.blockers.raise_if_any()
+            snapshot = Snapshot(
+                orch=VERSION,
+                job=request.name,
+                root=root,
+                machine=_machine(job),
+                clocks=capture.clocks,
+                namespaces=namespaces,
+                processes=capture.processes,
+                memories=capture.memories,
+                file_tables=capture.file_tables,
+                files=files.files,
+                objects=scope.objects,
+                filesystems=capture.filesystems,
+                signal_actions=capture.signal_actions,
+                page_bytes=scope.layout.length,
+                seccomp_filters=capture.seccomp_filters,
+                cgroups=cgroups.elsewhere.directories(tids),
+                own_cgroups=cgroups.own.directories() if request.cgroup else [],
+            )
+            _refuse_too_many_descriptors(snapshot, scope)
+            return snapshot
+
     except BaseException:
         scope.close()
         raise
-    return scope, capture, snapshot
+    return scope, capture, conclude
+
+
+def _machine(job: HeldJob) -> Machine:
+    system = os.uname()
+    return Machine(arch.MACHINE, system.release, vdso.digest(), _xstate_bytes(job), system.nodename)
 
 
 def _refuse_unknown_externals(scope: Scope) -> None:

@@ -43,7 +43,7 @@ class Replica:
     """The child. It stands still from its first instant, and is met when the job runs again."""
 
     def __init__(self, host: HostPid, pid: Pid, parent: HeldProcess) -> None:
-        self._host = host
+        self.host = host
         self._pid = pid
         self._parent = parent
         self._workspace = parent.workspace
@@ -54,7 +54,7 @@ class Replica:
     def process(self) -> HeldProcess:
         """What stands for it as for any held process."""
         if self._process is None:
-            self._process = _meet(self._host, self._pid, self._parent, self._workspace)
+            self._process = _meet(self.host, self._pid, self._parent, self._workspace)
         return self._process
 
     def leave_job(self) -> None:
@@ -67,9 +67,9 @@ class Replica:
     def end(self) -> None:
         """Kill the child and have its parent wait for it."""
         with contextlib.suppress(OSError):
-            os.kill(self._host, signal.SIGKILL)
-            while os.WIFSTOPPED(os.waitpid(self._host, ptrace.WALL)[1]):
-                ptrace.cont(self._host)
+            os.kill(self.host, signal.SIGKILL)
+            while os.WIFSTOPPED(os.waitpid(self.host, ptrace.WALL)[1]):
+                ptrace.cont(self.host)
         if self._process is not None:
             if self._process.memory is not None:
                 self._process.memory.close()

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from orchestrator.capture.hold import HeldJob, HeldProcess
+from orchestrator.capture.late import Foreseen, LateMemory, look_at, refuse_changed
 from orchestrator.capture.sharing import SharedStructures
 from orchestrator.capture.threads import ThreadView, read_threads
 from orchestrator.errors import CaptureFailed
@@ -101,6 +102,7 @@ class JobCapture:
         table_of_thread: Callable[[HostPid, int, HostPid], FileTable],
         directory_of: Callable[[HostPid, str], ObjectId],
         cgroups: JobCgroups,
+        foreseen: Foreseen | None = None,
     ) -> None:
         self._job = job
         self._scope = scope
@@ -123,6 +125,9 @@ class JobCapture:
         living = sum(not process.is_zombie for process in job.processes.values())
         self._parents = {process.stat.ppid for process in job.processes.values()}
         self._placer = Placer(scope.layout, alone=living < 2)
+        self._foreseen = foreseen if living < 2 else None
+        self.late: LateMemory | None = None
+        """What is described in the end, before anything is written; it may be so when the job runs again."""
         self._controlled: dict[Pid, Stat] = {}
         self.processes: list[Process] = []
         self.memories: list[AddressSpace] = []
@@ -393,14 +398,29 @@ class JobCapture:
         relative = self._memory.get(parent.host) if parent else None
         ours = Range(process.workspace.base, process.workspace.base + process.workspace.size)
         policy = leader.attributes.memory_policy
-        memory = capture_memory(
-            process.seen, self._scope, self._mappers, self._placer, relative, ours, policy,
-            has_children=process.host in self._parents,
-        )  # fmt: skip
+        late = look_at(process, self._foreseen, self._mappers, ours)
+        if late is None:
+            memory = capture_memory(
+                process.seen, self._scope, self._mappers, self._placer, relative, ours, policy,
+                has_children=process.host in self._parents,
+            )  # fmt: skip
+            for number, vma in enumerate(memory.vmas):
+                if vma.backing == AIO:
+                    memory.vmas[number] = self._capture_ring(process, vma)
+        else:
+            memory = CapturedMemory(None, has_children=False)
+            memory.lines, mappers = late
+            at = len(self.memories)
+
+            def describe(pid: HostPid) -> None:
+                found = capture_memory(pid, self._scope, mappers, self._placer, None, ours, policy, has_children=False)
+                if pid != process.seen:
+                    refuse_changed(found.vmas)
+                self.memories[at] = msgspec.structs.replace(self.memories[at], vmas=found.vmas)
+                self._write_later(process, found)
+
+            self.late = LateMemory(process, describe)
         self._memory[process.host] = memory
-        for number, vma in enumerate(memory.vmas):
-            if vma.backing == AIO:
-                memory.vmas[number] = self._capture_ring(process, vma)
         stat = process.stat if not process.headless else read_stat(process.seen)
         self.memories.append(
             AddressSpace(
@@ -412,6 +432,10 @@ class JobCapture:
                 memory.lock_future, registered,
             )
         )  # fmt: skip
+        if late is None:
+            self._write_later(process, memory)
+
+    def _write_later(self, process: HeldProcess, memory: CapturedMemory) -> None:
         unreadable = set(memory.unreadable)
         own = [run for run in memory.own if run not in unreadable] if unreadable else memory.own
         self.writes.append(MemoryToWrite(process, memory.vmas, own, memory.unreadable))

@@ -47,6 +47,7 @@ class Status(NamedTuple):
     seccomp: int
     seccomp_filters: int
     vm_rss_kib: int
+    vm_locked_kib: int
     core_dumping: bool
     thp_enabled: bool
     store_bypass: bytes = b""
@@ -106,6 +107,7 @@ def parse_status(raw: bytes) -> Status:
         int(get(b"Seccomp", b"0")),
         int(get(b"Seccomp_filters", b"0")),
         0 if rss is None else int(rss.split()[0]),
+        int(get(b"VmLck", b"0").split()[0]),
         get(b"CoreDumping", b"0").strip() == b"1",
         get(b"THP_enabled", b"0").strip() == b"1",
         get(b"Speculation_Store_Bypass", b"").strip(),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from harness.program import Run
 
 Way = Callable[[Run], None]
@@ -70,6 +72,19 @@ def live_without_replicas(run: Run) -> None:
     """Checkpoint a job that goes on, all of it written while it stands still; kill it, and bring it back."""
     run.start()
     run.job.checkpoint("--no-replicas")
+    run.must_pass()
+    run.back_to_checkpoint()
+    run.job.restore()
+    run.must_pass()
+
+
+@rarer_way
+def live_large(run: Run) -> None:
+    """Checkpoint a job of large processes that goes on, as with ``live``: replicas tell what there is to be saved."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("ORCHTEST_MIB", "16")
+        run.start()
+    run.job.checkpoint()
     run.must_pass()
     run.back_to_checkpoint()
     run.job.restore()

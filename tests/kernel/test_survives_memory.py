@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.program import Program, Run
-from harness.ways import WAYS, Way
+from harness.ways import MORE_WAYS, WAYS, Way
 
 PROGRAMS = [
     Program("anon_private"),
@@ -46,3 +46,8 @@ PROGRAMS = [
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.id)
 def test_survives(run: Run, way: Way) -> None:
     way(run)
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.id)
+def test_survives_if_it_is_large(run: Run, program: Program) -> None:  # noqa: ARG001 - of the fixture "run"
+    MORE_WAYS["live_large"](run)

@@ -146,9 +146,9 @@ def capture_memory(
     policies = read_policies(pid) if several_nodes() else {}
     lines = []
     for line, flags in read_smaps_flags(pid):
-        if line.start < ours.end and ours.start < line.end:
+        if _overlap(line, ours):
             memory.lock_future = _lock_future(flags)
-            lines += [(part, flags) for part in _around(line, ours)]
+            lines += [(part, flags) for part in without(ours, line)]
             continue
         refused = [_REFUSED_FLAGS[flag] for flag in flags if flag in _REFUSED_FLAGS]
         if is_ring(line):
@@ -178,8 +178,14 @@ def capture_memory(
     return memory
 
 
-def _around(line: MapLine, ours: Range) -> list[MapLine]:
+def _overlap(line: MapLine, ours: Range) -> bool:
+    return line.start < ours.end and ours.start < line.end
+
+
+def without(ours: Range, line: MapLine) -> list[MapLine]:
     """Return what a mapping was before the kernel joined our own to it."""
+    if not _overlap(line, ours):
+        return [line]
     parts = [line._replace(end=min(line.end, ours.start)), line._replace(start=max(line.start, ours.end))]
     return [part for part in parts if part.start < part.end]
 
@@ -265,6 +271,17 @@ def _given_name(line: MapLine) -> str:
         if line.path.startswith(prefix):
             return line.path[len(prefix) : -1].decode("latin-1")
     return ""
+
+
+def is_special(line: MapLine) -> bool:
+    """Whether the kernel made a mapping, as it makes one in every process."""
+    return line.path in _SPECIAL
+
+
+def is_file(line: MapLine) -> bool:
+    """Whether a mapping is of a file, and not of memory, a ring or anything else that has an inode."""
+    others = is_ring(line) or line.path in (_RING, huge.ANONYMOUS) or line.path.startswith((_SOCKET, b"/SYSV"))
+    return bool(line.inode) and not others and not _is_shared_memory(line)
 
 
 def _is_shared_memory(line: MapLine) -> bool:

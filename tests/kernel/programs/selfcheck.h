@@ -101,6 +101,20 @@ fail_at(const char *file, int line, const char *format, ...)
 			FAIL("%s: %s", #call, strerror(errno));                                                       \
 	} while (0)
 
+/* Take as much memory as ORCHTEST_MIB says: a large process is saved in other ways than a small one. */
+MAYBE void take_memory(void)
+{
+	const char *wanted = getenv("ORCHTEST_MIB");
+	size_t size = wanted ? (size_t)atoi(wanted) << 20 : 0;
+	char *memory;
+
+	if (!size)
+		return;
+	memory = OK(mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+	for (size_t at = 0; at < size; at += 4096)
+		memory[at] = 1;
+}
+
 MAYBE void begin(int argc, char **argv)
 {
 	if (argc < 2 || strlen(argv[1]) >= sizeof test_directory) {
@@ -108,6 +122,7 @@ MAYBE void begin(int argc, char **argv)
 		_exit(97);
 	}
 	strcpy(test_directory, argv[1]);
+	take_memory();
 }
 
 MAYBE void ready(void) { publish("ready", "ready\n"); }
