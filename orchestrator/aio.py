@@ -47,6 +47,7 @@ async def restore(
     output: str | os.PathLike[str] | None = None,
     verify: bool = False,
     tcp: str = "keep",
+    lazy: bool = False,
 ) -> StartedJob:
     """Bring a job back from an image. See :func:`orchestrator.api.restore`."""
     start = partial(
@@ -59,6 +60,7 @@ async def restore(
         output=output,
         verify=verify,
         tcp=tcp,
+        lazy=lazy,
     )
     return await trio.to_thread.run_sync(start)
 

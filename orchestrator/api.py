@@ -82,18 +82,23 @@ def restore(
     output: str | os.PathLike[str] | None = None,
     verify: bool = False,
     tcp: str = "keep",
+    lazy: bool = False,
 ) -> StartedJob:
     """Bring a job back from an image, with a supervisor of its own; it outlives the caller.
 
     ``host_pids`` keeps the PIDs in our own PID namespace, where they must be free. ``inherited`` gives
     descriptors of ours in place of outside resources that the job had, by their keys in the image. ``tcp`` may give
     up the TCP connections that the image keeps with the outside ("close"), or those within the job, too ("close-all").
+    With ``lazy`` the job runs before its memory is there: pages come from the image when they are used, and the rest
+    when there is time. Should one not come the job is killed, and its ``wait`` raises PagesLost.
     """
     options = _given({"--name": name, "--output": output, "--new": ",".join(new)})
     if host_pids:
         options += ["--pid-namespace", "host"]
     if verify:
         options.append("--verify")
+    if lazy:
+        options.append("--lazy")
     if tcp != "keep":
         options.append(f"--tcp={tcp}")
     for key, fd in (inherited or {}).items():

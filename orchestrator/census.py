@@ -8,12 +8,14 @@ from typing import Any
 from orchestrator.freezer import make_freezer
 from orchestrator.job import Job
 from orchestrator.linux.proc_status import read_status
+from orchestrator.paging.inquiry import ask
 
 
 def describe_job(job: Job) -> dict[str, Any]:
     """Collect what 'orch ps' shows of a job; processes stand in the order of their tree, with their depth."""
     record = job.record
     processes = _describe_processes(job.pids())
+    missing = ask(job.directory)
     return {
         "name": job.name,
         "state": _state(job, processes),
@@ -25,6 +27,8 @@ def describe_job(job: Job) -> dict[str, Any]:
         "supervised": job.is_supervised(),
         "namespaces": list(record.new),
         "restored_from": record.restored_from,
+        "missing": missing[0] if missing is not None else 0,
+        "missing_at_first": missing[1] if missing is not None else 0,
         "processes": processes,
         "images": [
             {"path": note.path, "created": note.created, "exists": os.path.exists(note.path)} for note in job.images()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import threading
@@ -13,23 +14,26 @@ from typing import Literal
 import msgspec
 
 from orchestrator.capture.checkpoint import FORMAT_ARCHITECTURE, PAGE_SIZE, Request, Statistics, take
-from orchestrator.errors import NotPermitted, UsageError
-from orchestrator.freezer import make_freezer
+from orchestrator.errors import NoSuchJob, NotPermitted, UsageError
+from orchestrator.freezer import locate_cgroup, make_freezer
 from orchestrator.ids import HostPid
 from orchestrator.image.reader import ImageFile
 from orchestrator.image.spool import STANDARD
 from orchestrator.image.writer import ImageWriter
-from orchestrator.kill import KILL_SECONDS, await_supervisor
+from orchestrator.job import STATE_DIRECTORY, note_failure
+from orchestrator.kill import KILL_SECONDS, await_supervisor, empty_cgroup
 from orchestrator.kinds.files.references import check_references
 from orchestrator.kinds.sockets.tcp_cut import Cut, cut_connections
 from orchestrator.kinds.sockets.tcp_hold import KEEP, let_through
 from orchestrator.kinds.sockets.tcp_release import filters_of
 from orchestrator.kinds.task.filesystem import check_entered
 from orchestrator.kinds.task.process import check_chains, check_own_tables
+from orchestrator.paging.inquiry import await_filled
 from orchestrator.restore.baseline import own_baseline
 from orchestrator.restore.checks import check
 from orchestrator.restore.decoded import KnownSnapshot
 from orchestrator.restore.job import Restore
+from orchestrator.restore.lazy import Laziness
 from orchestrator.restore.surroundings import Surroundings
 from orchestrator.snapshot import Snapshot
 from orchestrator.supervisor import Root
@@ -88,6 +92,8 @@ def checkpoint(target: Target, output: str, options: CheckpointOptions, progress
         replicate=options.replicate,
         progress=progress,
     )
+    if target.job is not None:
+        await_filled(target.job.directory, options.timeout)
     image = ImageWriter(output, architecture=FORMAT_ARCHITECTURE, page_size=PAGE_SIZE, level=options.level)
     with _one_at_a_time, image as writer:
         statistics = take(request, writer)
@@ -137,6 +143,10 @@ class RestoreOptions:
     """Whether the page data is compared with its checksums first."""
     cut: Cut | None = None
     """Which TCP connections of the image the job finds ended."""
+    lazy: bool = False
+    """Whether the job runs before its memory is there: pages come when they are used, or when there is time."""
+    pager: frozenset[str] = frozenset()
+    """For tests: "on-demand" brings only what is used, "everything" leaves out little, too."""
 
 
 def decode(image: ImageFile) -> Snapshot:
@@ -198,7 +208,20 @@ def _restore(image: ImageFile, snapshot: Snapshot, options: RestoreOptions, cgro
         cgroups=snapshot.cgroups,
         own_cgroups=snapshot.own_cgroups,
     )
-    return Restore(image, snapshot, surroundings, options.inherited, baseline, options.controlling)
+    laziness = _laziness(options, cgroup) if options.lazy else None
+    return Restore(image, snapshot, surroundings, options.inherited, baseline, options.controlling, laziness)
+
+
+def _laziness(options: RestoreOptions, cgroup: str | None) -> Laziness:
+    directory = f"{STATE_DIRECTORY}/{os.path.basename(cgroup or '')}"
+
+    def end_job(why: str) -> None:
+        note_failure(directory, why)
+        if cgroup is not None:
+            with contextlib.suppress(NoSuchJob):
+                empty_cgroup(locate_cgroup(cgroup), KILL_SECONDS)
+
+    return Laziness(directory, end_job, "on-demand" in options.pager, "everything" in options.pager)
 
 
 def _status(fd: int, ended: int) -> int:

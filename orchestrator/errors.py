@@ -33,7 +33,8 @@
         ├── FileChanged             42   such a file is not the one it was
         ├── ResourceTaken           43   a port, a name, a lock or a terminal is held by somebody else
         ├── RebuildFailed           44   a task of the restored job could not be rebuilt
-        └── CannotHonour            45   what was asked for does not fit this image or machine
+        ├── CannotHonour            45   what was asked for does not fit this image or machine
+        └── PagesLost               46   memory of a running job did not come from its image: the job was killed
 
 An exit code is never reused. 128+N is the exit status of a job that died of signal N, and 130 is
 orch interrupted. A message says what happened, to which task and object; ``hint`` says what to do.
@@ -267,6 +268,12 @@ class CannotHonour(RestoreError):
     """What was asked for does not fit this image or machine."""
 
     exit_code = 45
+
+
+class PagesLost(RestoreError):
+    """Memory of a running job did not come from its image: the job was killed."""
+
+    exit_code = 46
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -20,6 +21,8 @@ from orchestrator.linux import cgroupfs
 from orchestrator.linux.proc_stat import read_stat
 
 STATE_DIRECTORY = "/run/orch"
+
+_FAILURE = "failure"
 
 # A cgroup's own files begin with "cgroup." and would be in the way of a job of that name.
 NAME = re.compile(r"(?!cgroup\.)[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,63}")
@@ -98,6 +101,11 @@ class Job:
         self.name = record.name
         self.cgroup = CgroupRef(record.cgroup_version, record.cgroup)
 
+    @property
+    def directory(self) -> str:
+        """Where what is known of it lies."""
+        return f"{STATE_DIRECTORY}/{self.name}"
+
     def pids(self) -> list[HostPid]:
         """List the job's processes, ascending; none when the job has ended."""
         try:
@@ -125,6 +133,21 @@ class Job:
     def is_supervised(self) -> bool:
         """Say whether a supervisor waits for the job."""
         return self.record.supervisor.is_alive()
+
+
+def note_failure(directory: str, why: str) -> None:
+    """Remember why a job is about to be killed, for its supervisor. ``directory`` is the job's."""
+    with contextlib.suppress(OSError), open(f"{directory}/{_FAILURE}", "x", encoding="utf-8") as file:
+        file.write(why)
+
+
+def read_failure(directory: str) -> str | None:
+    """Return why a job was killed by those who bring its memory, if it was."""
+    try:
+        with open(f"{directory}/{_FAILURE}", encoding="utf-8") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
 
 
 def remove_cgroup(path: str) -> None:

@@ -14,8 +14,9 @@ from typing import NoReturn, Self
 import prctl
 
 from orchestrator.claim import Claim
+from orchestrator.errors import PagesLost
 from orchestrator.freezer import make_freezer
-from orchestrator.job import Birth, JobRecord, Stream
+from orchestrator.job import STATE_DIRECTORY, Birth, JobRecord, Stream, read_failure
 from orchestrator.kill import signal_root
 from orchestrator.linux.pidfd import pidfd_open
 from orchestrator.linux.procfs import read_file
@@ -130,7 +131,7 @@ class Supervisor:
     def wait(self, root: Root) -> int:
         """Stand by the job until its last process has ended, and clear away; return the root's wait status.
 
-        Signals reach the root, and once it has ended every process that it has left behind.
+        Signals reach the root, and once it has ended every process that it has left behind. Raises PagesLost.
         """
         self.hold_signals()
         status: int | None = None
@@ -166,7 +167,10 @@ class Supervisor:
                 os.close(child)
                 if target is not None:
                     os.close(target)
+        why = read_failure(f"{STATE_DIRECTORY}/{self.claim.name}")
         self.claim.release()
+        if why is not None:
+            raise PagesLost(f"the job was killed: memory that it was restored without did not come: {why}")
         if self._meant is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
             return self._meant
         return status

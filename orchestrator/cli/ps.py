@@ -40,6 +40,9 @@ def _print_job(job: dict[str, Any]) -> None:
     if threads > len(processes):
         facts.append(f"{threads} threads")
     facts.append(size(sum(process["memory"] for process in processes)))
+    if job["missing_at_first"]:
+        there = max(0, job["missing_at_first"] - job["missing"])
+        facts.append(f"filling: {100 * there // job['missing_at_first']}%")
     if not job["supervised"]:
         facts.append("without a supervisor")
     if job["restored_from"]:

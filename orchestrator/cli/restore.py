@@ -55,6 +55,13 @@ def _parser() -> Parser:
     parser.add_argument(
         "--output", metavar="FILE", help="append what the job writes to the streams it was started with to a file"
     )
+    parser.add_argument(
+        "--lazy",
+        action="store_true",
+        help="let the job run before its memory is there: pages come from the image when they are used, and the rest "
+        "when there is time. The image may be replaced or removed meanwhile",
+    )
+    parser.add_argument("--pager", type=comma_list, default=[], help=argparse.SUPPRESS)
     parser.add_argument("--verify", action="store_true", help="compare the page data with its checksums first")
     parser.add_argument("--stats", metavar="FILE", help="write what it took to a file, as JSON; - is the output")
     parser.add_argument("--report", type=int, help=argparse.SUPPRESS)
@@ -76,6 +83,8 @@ def main(arguments: list[str]) -> int:
         inherited={**streams, **_inherited(options.inherit)},
         verify=options.verify,
         cut=None if options.tcp == "keep" else options.tcp,
+        lazy=options.lazy,
+        pager=frozenset(options.pager),
     )
     if options.dry_run:
         with ImageFile.open(options.image) as image:

@@ -46,6 +46,7 @@ from orchestrator.restore.baseline import Baseline
 from orchestrator.restore.descriptors import divide, placers
 from orchestrator.restore.helper import write_pages
 from orchestrator.restore.layout import plan_layout
+from orchestrator.restore.lazy import Laziness, PagerProcess, plan_later, watch
 from orchestrator.restore.plan import Compiler, Plan, ProcessTapes, add_clone, parked
 from orchestrator.restore.play import Actor, Birth, Stage, await_state, begin_sleep, behead, first_stop, resume
 from orchestrator.restore.surroundings import Surroundings
@@ -107,7 +108,10 @@ class Restore:
         inherited: Mapping[str, int],
         baseline: Baseline,
         controlling: frozenset[str] = frozenset(),
+        laziness: Laziness | None = None,
     ) -> None:
+        self._laziness = laziness
+        self._pager: PagerProcess | None = None
         self._image = image
         self._snapshot = snapshot
         self._surroundings = surroundings
@@ -192,6 +196,7 @@ class Restore:
             lambda terminal: slave_in_depot(terminal, depot, self._controlling),
             special_sizes(self._snapshot),
             self._standing.numbers.get("cgroup"),
+            plan_later(self._snapshot, self._image, self._laziness) if self._laziness is not None else {},
         )
         seal_shared(depot, self._seals)
         plan = compiler.compile()
@@ -231,10 +236,16 @@ class Restore:
             self._grow(stage, first, plan)
             self._finish(stage, plan)
             self._kept.release()
+            if self._pager is not None:
+                self._pager.await_ready()
             self._wake(stage, first, own_init=own_init)
+            if self._pager is not None:
+                self._pager.begin()
         except BaseException:
             if stage is not None:
                 stage.kill()
+            if self._pager is not None:
+                self._pager.abandon()
             self._surroundings.places.undo()
             self._kept.close()
             os.close(status_read)
@@ -355,6 +366,10 @@ class Restore:
         for pid, others in plan.tapes.items():
             if others.fill is not None:
                 self._fill(stage, self._threads[pid, Tid(pid)], others.fill, others.helped)
+        missing = {pid: tapes.missing for pid, tapes in plan.tapes.items() if tapes.missing}
+        if missing and self._laziness is not None:
+            world = watch(stage, {pid: self._threads[pid, Tid(pid)] for pid in missing}, missing)
+            self._pager = PagerProcess(world, self._image, self._laziness)
         stage.play(first, self._seals)
         for step in plan.gather:
             for pid, tape in step.items():

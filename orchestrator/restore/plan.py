@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
 from orchestrator.ids import ObjectId, Pid, Tid
 from orchestrator.kinds.memory.heirlooms import plan_heirlooms
+from orchestrator.kinds.memory.lazily import Area, Later
 from orchestrator.kinds.memory.rebuild import (
     Backings,
     Inherited,
@@ -84,6 +85,8 @@ class ProcessTapes:
     fill: Tape | None = None
     """Fills in large memory, when all is mapped, while orch does the same with ``helped``."""
     helped: list[PageRun] = field(default_factory=list)
+    missing: list[Area] = field(default_factory=list)
+    """What comes when the process runs."""
     dress: Tape | None = None
     threads: list[ThreadTapes] = field(default_factory=list)
     """In the order of the clone3 entries of ``dress``."""
@@ -107,6 +110,9 @@ class Plan:
             stages = [("grow", tapes.grow)]
             if tapes.fill is not None:
                 stages.append((f"fill, while orch fills {sum(run.length for run in tapes.helped)} bytes", tapes.fill))
+            if tapes.missing:
+                size = sum(run.length for area in tapes.missing for run in area.runs)
+                yield f"{pid} ({name}) is resumed without {size} bytes of its memory"
             stages += (("gather", step[pid]) for step in self.gather if pid in step)
             if tapes.dress is not None:
                 stages.append(("dress", tapes.dress))
@@ -163,7 +169,10 @@ class Compiler:
         slave_of: SlaveOf,
         special_sizes: dict[str, int],
         cgroup_fd: int | None,
+        later: Mapping[Pid, Later] | None = None,
     ) -> None:
+        """``later``: the processes of which memory may come when they run."""
+        self._later = later or {}
         self._snapshot = snapshot
         self._layout = layout
         self._baseline = baseline
@@ -291,13 +300,16 @@ class Compiler:
                 tapes.births.append(step)
             elif process and process.state and not node.flags & 0x100:
                 memory = self._while_births[process.state.memory]
+                heirlooms = memory is not self._memories[process.state.memory]
                 later: list[PageRun] | None = [] if self._has_a_helper(node) else None
-                rebuild_memory(tape, memory, self._inherited(node), self._backings, later)
+                missing = None if heirlooms else self._later.get(process.pid)
+                rebuild_memory(tape, memory, self._inherited(node), self._backings, later, missing)
+                if missing is not None:
+                    tapes.missing = missing.areas
                 if later:
                     mine, tapes.helped = halves(later)
                     tapes.fill = Tape(f"{node.pid}: fill")
                     fill_pages(tapes.fill, mine, self._backings)
-                heirlooms = memory is not self._memories[process.state.memory]
         if heirlooms and process and process.state:
             memory = self._memories[process.state.memory]
             rebuild_memory(tape, memory, self._having(self._while_births[memory.id]), self._backings)

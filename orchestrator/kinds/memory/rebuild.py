@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from orchestrator.kinds.memory.aio import AIO, rebuild_ring
 from orchestrator.kinds.memory.huge import map_flags
+from orchestrator.kinds.memory.lazily import Later
 from orchestrator.kinds.memory.record import AddressSpace, PageRun, Vma
 from orchestrator.kinds.task.numa import tell_mapping_policy
 from orchestrator.tape.build import Tape
@@ -76,11 +77,17 @@ class Inherited(NamedTuple):
 
 
 def rebuild_memory(
-    tape: Tape, wanted: AddressSpace, have: Inherited, backings: Backings, later: list[PageRun] | None = None
+    tape: Tape,
+    wanted: AddressSpace,
+    have: Inherited,
+    backings: Backings,
+    later: list[PageRun] | None = None,
+    missing: Later | None = None,
 ) -> None:
     """Unmap what is not wanted, map what is missing, and fill in pages that were not inherited.
 
-    With ``later``, large runs that can be filled in when all is mapped are put there instead.
+    With ``later``, large runs that can be filled in when all is mapped are put there instead. With ``missing``,
+    what may come when the process runs is left to that.
     """
     kept = shared_ranges(wanted.vmas, have.vmas)
     _move_special(tape, wanted, have)
@@ -88,7 +95,7 @@ def rebuild_memory(
     _unmap_all_but(tape, [*kept, *standing, have.keep_out])
     for vma, before in side_by_side(wanted.vmas, have.vmas):
         if vma.backing not in (*_SPECIAL, "vsyscall", _IO_URING):
-            _rebuild_vma(tape, vma, kept, before, backings, later if not wanted.lock_future else None)
+            _rebuild_vma(tape, vma, kept, before, backings, later if not wanted.lock_future else None, missing)
     rings = [vma for vma in wanted.vmas if vma.backing == _IO_URING]
     taken = [Span(vma.start, vma.end) for vma in wanted.vmas if vma.backing not in ("vsyscall", _IO_URING)]
     for vma in rings:
@@ -209,6 +216,7 @@ def _rebuild_vma(
     before: Sequence[Vma],
     backings: Backings,
     later: list[PageRun] | None,
+    missing: Later | None,
 ) -> None:
     inside = [span for span in kept if vma.start <= span.start and span.end <= vma.end]
     if vma.backing == "sysv":
@@ -218,6 +226,8 @@ def _rebuild_vma(
         rebuild_ring(tape, vma, backings.image, backings.pages_at)
         return
     fill = missing_runs(vma, inside, before)
+    if missing is not None and not inside:  # where nothing is inherited, nothing is in the way
+        fill = missing.take(vma, fill)
     if later is not None and _can_wait(vma):
         later += [run for run in fill if run.length >= _STEP]
         fill = [run for run in fill if run.length < _STEP]

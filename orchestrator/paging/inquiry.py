@@ -1,0 +1,77 @@
+"""Ask the pager of a job how much of its memory is still missing, and wait until nothing is."""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from collections.abc import Callable
+
+from orchestrator.errors import JobBusy
+from orchestrator.paging.desk import SOCKET, URGENT
+
+_WITHIN = 1.0
+
+
+def ask(directory: str) -> tuple[int, int] | None:
+    """Return how many bytes are missing and how many were; None if nothing is. ``directory`` is the job's."""
+    door = _visit(directory)
+    if door is None:
+        return None
+    with door:
+        door.settimeout(_WITHIN)
+        try:
+            return _parse(door.recv(64))
+        except OSError:
+            return None
+
+
+def await_filled(directory: str, patience: float, progress: Callable[[int, int], None] | None = None) -> None:
+    """Wait until nothing of a job's memory is missing. ``progress`` is called with the bytes that are there, and all.
+
+    Raises JobBusy if nothing more comes for ``patience`` seconds.
+    """
+    least: int | None = None
+    deadline = time.monotonic() + patience
+    while (door := _visit(directory)) is not None:
+        with door:
+            door.send(URGENT)
+            poll = select.poll()
+            poll.register(door, select.POLLIN)
+            while True:
+                if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                    raise JobBusy(
+                        "memory of the job is still on its way from the image that it was restored from, and nothing "
+                        f"more of it has come for {patience:g} s",
+                        hint="'orch ps' tells how much is there; wait, or give a longer --timeout",
+                    )
+                try:
+                    said = _parse(door.recv(4096))
+                except ConnectionError:
+                    said = None
+                if said is None:  # all is there; or its pager has died, and another is at the door
+                    break
+                if least is None or said[0] < least:
+                    least = said[0]
+                    deadline = time.monotonic() + patience
+                if progress is not None:
+                    progress(said[1] - min(said), said[1])
+
+
+def _visit(directory: str) -> socket.socket | None:
+    door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        door.connect(f"{directory}/{SOCKET}")
+    except OSError:
+        door.close()
+        return None
+    return door
+
+
+def _parse(said: bytes) -> tuple[int, int] | None:
+    """Read the last whole line."""
+    lines = said.split(b"\n")[:-1]
+    if not lines:
+        return None
+    missing, total = lines[-1].split()
+    return int(missing), int(total)
