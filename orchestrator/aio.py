@@ -48,6 +48,7 @@ async def restore(
     verify: bool = False,
     tcp: str = "keep",
     lazy: bool = False,
+    keys: Sequence[str | os.PathLike[str]] = (),
 ) -> StartedJob:
     """Bring a job back from an image. See :func:`orchestrator.api.restore`."""
     start = partial(
@@ -61,6 +62,7 @@ async def restore(
         verify=verify,
         tcp=tcp,
         lazy=lazy,
+        keys=keys,
     )
     return await trio.to_thread.run_sync(start)
 
@@ -73,8 +75,10 @@ async def checkpoint(
     timeout: float = 10.0,  # noqa: ASYNC109  it is the freezer's, and undone when it is over
     externals: Collection[str] = (),
     durable: bool = True,
-    checksums: bool = False,
+    checksums: bool = True,
     level: int | None = None,
+    compress: str | int | None = None,
+    encrypt: Sequence[str] = (),
     replicate: bool = True,
     progress: Progress | None = None,
 ) -> Image:
@@ -92,6 +96,8 @@ async def checkpoint(
         durable=durable,
         checksums=checksums,
         level=level,
+        compress=compress,
+        encrypt=encrypt,
         replicate=replicate,
         progress=progress,
     )
@@ -111,6 +117,6 @@ async def kill_job(name: str) -> None:
     await trio.to_thread.run_sync(api.kill_job, name)
 
 
-async def open_image(path: str | os.PathLike[str]) -> Image:
+async def open_image(path: str | os.PathLike[str], keys: Sequence[str | os.PathLike[str]] = ()) -> Image:
     """Open an image to look into it."""
-    return await trio.to_thread.run_sync(api.open_image, path)
+    return await trio.to_thread.run_sync(api.open_image, path, keys)

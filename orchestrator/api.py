@@ -83,6 +83,7 @@ def restore(
     verify: bool = False,
     tcp: str = "keep",
     lazy: bool = False,
+    keys: Sequence[str | os.PathLike[str]] = (),
 ) -> StartedJob:
     """Bring a job back from an image, with a supervisor of its own; it outlives the caller.
 
@@ -91,6 +92,7 @@ def restore(
     up the TCP connections that the image keeps with the outside ("close"), or those within the job, too ("close-all").
     With ``lazy`` the job runs before its memory is there: pages come from the image when they are used, and the rest
     when there is time. Should one not come the job is killed, and its ``wait`` raises PagesLost.
+    ``keys`` are files of private keys, for an image that is encrypted.
     """
     options = _given({"--name": name, "--output": output, "--new": ",".join(new)})
     if host_pids:
@@ -103,6 +105,8 @@ def restore(
         options.append(f"--tcp={tcp}")
     for key, fd in (inherited or {}).items():
         options += ["--inherit", f"{key}={fd}"]
+    for file in keys:
+        options += ["--key", os.fspath(file)]
     return _start(["restore", *options, "-d"], ["--", os.fspath(image)], (inherited or {}).values())
 
 
@@ -144,8 +148,10 @@ def checkpoint(
     timeout: float = 10.0,
     externals: Collection[str] = (),
     durable: bool = True,
-    checksums: bool = False,
+    checksums: bool = True,
     level: int | None = None,
+    compress: str | int | None = None,
+    encrypt: Sequence[str] = (),
     replicate: bool = True,
     progress: Progress | None = None,
 ) -> Image:
@@ -153,13 +159,17 @@ def checkpoint(
 
     ``target`` is a job, the name or path of a cgroup, or the process id of the root of a plain tree. The job
     goes on afterwards, unless ``ending`` is "kill" or "stop". On failure there is no image, and the job goes on.
-    With a ``level``, 1 to 19, zstd compresses the image. Without ``replicate`` a job that goes on stands still until
-    its memory is written.
+    ``compress`` is "zstd" or "lz4", with a level as in "zstd:7" or without; ``level`` is one of zstd. ``encrypt`` names
+    whom the image is encrypted to: public keys, or files of keys. Such an image is opened when something is asked of
+    it, by the private keys that have been put into its ``keys``. Without ``replicate`` a job that goes on stands still
+    until its memory is written.
     """
     from orchestrator.engine import CheckpointOptions
     from orchestrator.engine import checkpoint as write_image
+    from orchestrator.image.packing import parse_packing
     from orchestrator.target import find_target
 
+    how = level if compress is None else compress
     found = find_target(target)
     path = os.fspath(output) if output is not None else found.default_image
     options = CheckpointOptions(
@@ -168,13 +178,14 @@ def checkpoint(
         externals=frozenset(externals),
         durable=durable,
         checksums=checksums,
-        level=level,
+        packing=None if how is None else parse_packing(how),
+        encrypt=tuple(encrypt),
         replicate=replicate,
     )
     write_image(found, path, options, progress)
-    return Image(path)
+    return Image.unopened(path) if encrypt else Image(path)
 
 
-def open_image(path: str | os.PathLike[str]) -> Image:
+def open_image(path: str | os.PathLike[str], keys: Sequence[str | os.PathLike[str]] = ()) -> Image:
     """Open an image to look into it. Raises ImageError's children."""
-    return Image(os.fspath(path))
+    return Image(os.fspath(path), [os.fspath(key) for key in keys])

@@ -7,9 +7,9 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -17,9 +17,10 @@ from orchestrator.capture.checkpoint import FORMAT_ARCHITECTURE, PAGE_SIZE, Requ
 from orchestrator.errors import NoSuchJob, NotPermitted, UsageError
 from orchestrator.freezer import locate_cgroup, make_freezer
 from orchestrator.ids import HostPid
+from orchestrator.image.packing import Packing
 from orchestrator.image.reader import ImageFile
 from orchestrator.image.spool import STANDARD
-from orchestrator.image.writer import ImageWriter
+from orchestrator.image.stream import open_writer
 from orchestrator.job import STATE_DIRECTORY, note_failure
 from orchestrator.kill import KILL_SECONDS, await_supervisor, empty_cgroup
 from orchestrator.kinds.files.references import check_references
@@ -38,6 +39,9 @@ from orchestrator.restore.surroundings import Surroundings
 from orchestrator.snapshot import Snapshot
 from orchestrator.supervisor import Root
 from orchestrator.target import Target
+
+if TYPE_CHECKING:
+    from orchestrator.image.keys import Recipient
 
 Ending = Literal["run", "stop", "kill"]
 Progress = Callable[[str, int, int], None]
@@ -60,10 +64,12 @@ class CheckpointOptions:
     """The most bytes of an unlinked file that go into the image."""
     durable: bool = True
     """Whether the image is on the disk when the checkpoint is done."""
-    checksums: bool = False
+    checksums: bool = True
     """Whether the page data gets checksums."""
-    level: int | None = None
-    """How hard zstd compresses the image, 1 to 19; None if it does not."""
+    packing: Packing | None = None
+    """How the image is compressed."""
+    encrypt: tuple[str, ...] = ()
+    """Whom the image is encrypted to: public keys, or files of keys."""
     replicate: bool = True
     """Whether a job that goes on does so before its memory is written, which copy-on-write replicas hold meanwhile."""
 
@@ -94,7 +100,13 @@ def checkpoint(target: Target, output: str, options: CheckpointOptions, progress
     )
     if target.job is not None:
         await_filled(target.job.directory, options.timeout)
-    image = ImageWriter(output, architecture=FORMAT_ARCHITECTURE, page_size=PAGE_SIZE, level=options.level)
+    image = open_writer(
+        output,
+        architecture=FORMAT_ARCHITECTURE,
+        page_size=PAGE_SIZE,
+        packing=options.packing,
+        recipients=_recipients(options.encrypt),
+    )
     with _one_at_a_time, image as writer:
         statistics = take(request, writer)
     if target.job is not None:
@@ -103,6 +115,14 @@ def checkpoint(target: Target, output: str, options: CheckpointOptions, progress
         elif output != STANDARD:
             target.job.note_image(output)
     return statistics
+
+
+def _recipients(encrypt: Sequence[str]) -> Sequence[Recipient]:
+    if not encrypt:
+        return ()
+    from orchestrator.image.keys import read_recipients
+
+    return read_recipients(encrypt)
 
 
 def _require_root(what: str) -> None:

@@ -26,7 +26,10 @@
     │   ├── ImageVersion            33   written by another format version
     │   ├── ImageArchitecture       34   written on another architecture or page size
     │   ├── ImageCorrupt            35   a record or a page run is damaged (it is named)
-    │   └── ImageWriteFailed        36   the image could not be written: disk full, no such directory
+    │   ├── ImageWriteFailed        36   the image could not be written: disk full, no such directory
+    │   ├── ImageEncrypted          37   the image is encrypted, and no key was given
+    │   ├── WrongKey                38   no key that was given opens the image
+    │   └── BadKey                  39   a key file is missing, damaged or open to others
     └── RestoreError
         ├── PidTaken                40   a process id of the image is in use
         ├── FileMissing             41   a file that the job had open or mapped is gone
@@ -228,6 +231,24 @@ class ImageWriteFailed(ImageError):
     """The image could not be written."""
 
     exit_code = 36
+
+
+class ImageEncrypted(ImageError):
+    """The image is encrypted, and no key was given."""
+
+    exit_code = 37
+
+
+class WrongKey(ImageError):
+    """No key that was given opens the image."""
+
+    exit_code = 38
+
+
+class BadKey(ImageError):
+    """A key file is missing, holds no key, or may be read by others."""
+
+    exit_code = 39
 
 
 class RestoreError(OrchError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 from orchestrator.image.reader import ImageFile
@@ -11,13 +12,29 @@ from orchestrator.snapshot import Snapshot
 class Image:
     """A finished image. Opening it checks that it is whole; its records are decoded when they are asked for.
 
-    An image of another architecture can be looked at, not restored.
+    ``keys`` are files of private keys, of which one opens it if it is encrypted. An image of another architecture can
+    be looked at, not restored.
     """
 
-    def __init__(self, path: str) -> None:
-        self.file = ImageFile.open(path, foreign=True)
+    def __init__(self, path: str, keys: Sequence[str] = ()) -> None:
         self.path = path
+        self.keys = keys
+        self._file: ImageFile | None = ImageFile.open(path, foreign=True, keys=keys)
         self._snapshot: Snapshot | None = None
+
+    @classmethod
+    def unopened(cls, path: str) -> Self:
+        """Return an image that is opened when something is asked for: only whoever has its key can do so."""
+        image = cls.__new__(cls)
+        image.path, image.keys, image._file, image._snapshot = path, (), None, None
+        return image
+
+    @property
+    def file(self) -> ImageFile:
+        """The container."""
+        if self._file is None:
+            self._file = ImageFile.open(self.path, foreign=True, keys=self.keys)
+        return self._file
 
     @property
     def id(self) -> str:
@@ -60,7 +77,8 @@ class Image:
         return self.file.verify_pages()
 
     def close(self) -> None:
-        self.file.close()
+        if self._file is not None:
+            self._file.close()
 
     def __enter__(self) -> Self:
         return self

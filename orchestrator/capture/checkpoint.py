@@ -15,16 +15,17 @@ from orchestrator.capture.ahead import Ahead, reading_ahead
 from orchestrator.capture.estimate import expected_bytes, spare_bytes
 from orchestrator.capture.guard import guarded
 from orchestrator.capture.hold import HeldJob, HeldProcess, descend
-from orchestrator.capture.memory import Left, may_write_itself, write_held, write_replicas
+from orchestrator.capture.memory import Left, may_write_itself, write_held
 from orchestrator.capture.pages import copy_file
 from orchestrator.capture.rehearsal import rehearse
 from orchestrator.capture.replica import Replica
+from orchestrator.capture.stream import goes_out_at_once, held_sources, send_held, write_left
 from orchestrator.capture.tasks import JobCapture, MemoryToWrite, parents_first
 from orchestrator.errors import CaptureFailed, EmptyJob, NoSuchProcess, UsageError
 from orchestrator.freezer import Freezer, V1Freezer
 from orchestrator.ids import HostPid, Pid
 from orchestrator.image.codec import encode_records
-from orchestrator.image.writer import ImageWriter
+from orchestrator.image.stream import Writer
 from orchestrator.kinds.files.kind import FileTable
 from orchestrator.kinds.files.leak import Holder, outside_holders, report_leaks
 from orchestrator.kinds.files.table import FileCollector
@@ -96,12 +97,12 @@ class Request:
     """Whether a job that goes on does so before its memory is written: copy-on-write replicas hold it meanwhile."""
     durable: bool = True
     """Whether the image is on the disk when the checkpoint is done."""
-    checksums: bool = False
+    checksums: bool = True
     progress: Callable[[str, int, int], None] | None = None
     """Called with (what, done bytes, all bytes) while pages are written."""
 
 
-def take(request: Request, writer: ImageWriter) -> Statistics:
+def take(request: Request, writer: Writer) -> Statistics:
     """Capture a job into an image and commit it.
 
     A job that goes on runs again before the image is on the disk; one that is to end or to stop is held
@@ -120,17 +121,21 @@ def take(request: Request, writer: ImageWriter) -> Statistics:
     spare = spare_bytes(inside)
     wanted = request.replicate and request.ending == "run"
     replicating = wanted and private <= spare
-    statistics.short_of_memory = wanted and not replicating
     while_held = shared if replicating else private + shared
-    writer.expect(while_held if 2 * while_held <= spare else 0)
+    at_once = goes_out_at_once(writer, request.ending, while_held > spare)
+    if at_once:
+        replicating = False
+    else:
+        writer.expect(while_held if 2 * while_held <= spare else 0)
+    statistics.short_of_memory = wanted and not replicating
     rehearse(lambda pid, pipe: _rehearse(pid, pipe, writer, cgroups))
     with contextlib.ExitStack() as replicas:
         with _guarded(request), _hurried(), many_descriptors(), reading_ahead(inside, memory=replicating) as ahead:
-            left = _hold_and_write(
-                request, writer, holders, cgroups, statistics, replicas if replicating else None, ahead
-            )
-        with _image_errors(writer):
-            write_replicas(left, writer.fd, writer.pages_offset, _progress(request, left))
+            kept = replicas if replicating else None
+            left = _hold_and_write(request, writer, holders, cgroups, statistics, kept, ahead, at_once=at_once)
+        if not at_once:
+            with _image_errors(writer):
+                write_left(writer, left, _progress(request, left), checksums=request.checksums)
     if request.ending == "run":
         writer.commit(durable=request.durable, checksums=request.checksums)
     statistics.image_bytes = writer.image_bytes
@@ -138,8 +143,8 @@ def take(request: Request, writer: ImageWriter) -> Statistics:
     return statistics
 
 
-def _rehearse(pid: HostPid, pipe: str, writer: ImageWriter, cgroups: JobCgroups) -> None:
-    with ImageWriter(writer.path, architecture=FORMAT_ARCHITECTURE, page_size=PAGE_SIZE) as scrap:
+def _rehearse(pid: HostPid, pipe: str, writer: Writer, cgroups: JobCgroups) -> None:
+    with writer.scrap() as scrap:
         _hold_and_write(
             Request("rehearsal", tree=pid, externals=frozenset((pipe,))),
             scrap,
@@ -153,12 +158,14 @@ def _rehearse(pid: HostPid, pipe: str, writer: ImageWriter, cgroups: JobCgroups)
 
 def _hold_and_write(
     request: Request,
-    writer: ImageWriter,
+    writer: Writer,
     holders: Mapping[tuple[int, int], Sequence[Holder]],
     cgroups: JobCgroups,
     statistics: Statistics,
     replicas: contextlib.ExitStack | None,
     ahead: Ahead,
+    *,
+    at_once: bool = False,
 ) -> list[Left]:
     """Do all that the job must stand still for; return what is left to be written afterwards."""
     began = time.monotonic_ns()
@@ -175,14 +182,18 @@ def _hold_and_write(
                 pages_at = _begin(writer, conclude(), statistics)
                 writing = time.monotonic_ns()
                 with _image_errors(writer):
-                    write_held(
-                        capture.writes, may_write_itself(capture.processes), writer.fd, pages_at,
-                        _progress(request, capture.writes), replicas, left,
-                    )  # fmt: skip
+                    progress = _progress(request, capture.writes)
+                    if not at_once:
+                        able = may_write_itself(capture.processes)
+                        write_held(capture.writes, able, writer.fd, pages_at, progress, replicas, left)
                     for act in scope.last_acts:
                         act()
-                    for copy in scope.copies:
-                        copy_file(copy, writer.fd, pages_at)
+                    if at_once:
+                        sources = held_sources(capture.writes, scope.copies, progress)
+                        send_held(writer, job, sources, checksums=request.checksums, aside=request.ending == "run")
+                    else:
+                        for copy in scope.copies:
+                            copy_file(copy, writer.fd, pages_at)
             statistics.memwrite_us = _us(writing)
             if request.ending != "run":
                 writer.commit(durable=request.durable, checksums=request.checksums)
@@ -217,7 +228,7 @@ def _late_replica(scope: Scope, capture: JobCapture, replicas: contextlib.ExitSt
     return replica
 
 
-def _begin(writer: ImageWriter, snapshot: Snapshot, statistics: Statistics) -> int:
+def _begin(writer: Writer, snapshot: Snapshot, statistics: Statistics) -> int:
     """Begin the image with the metadata; return where its pages go."""
     metadata = encode_records(snapshot)
     statistics.processes = len(snapshot.processes)
@@ -240,7 +251,7 @@ def _progress(request: Request, writes: Sequence[MemoryToWrite | Left]) -> Calla
 
 
 @contextlib.contextmanager
-def _image_errors(writer: ImageWriter) -> Iterator[None]:
+def _image_errors(writer: Writer) -> Iterator[None]:
     """Turn what a write of pages fails with into the error of the image."""
     try:
         yield

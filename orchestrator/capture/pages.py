@@ -65,22 +65,29 @@ _process_vm_readv.argtypes = [
 
 def copy_pages(process: HeldProcess, runs: Sequence[PageRun], image_fd: int, pages_at: int) -> None:
     """Read pages of a held process and write them to the image, in pieces of at most 8 MiB."""
-    piece = _PIECE
-    buffer = ctypes.create_string_buffer(min(piece, sum(run.length for run in runs)))
-    view = memoryview(buffer).cast("B")
-    local = _IOVEC.pack(ctypes.addressof(buffer), len(buffer))
+    view = memoryview(bytearray(min(_PIECE, sum(run.length for run in runs))))
+    for offset, vector in pieces(runs, len(view)):
+        part = view[: sum(length for _, length in vector)]
+        read_pages(process, vector, part)
+        _write_all(image_fd, part, pages_at + offset)
+
+
+def pieces(runs: Sequence[PageRun], limit: int) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+    """Part runs into what can be read at once: (offset, [(address, length)]) of at most ``limit`` bytes."""
     small = [
-        PageRun(run.start + done, min(piece, run.length - done), run.at + done)
+        PageRun(run.start + done, min(limit, run.length - done), run.at + done)
         for run in runs
-        for done in range(0, run.length, piece)
+        for done in range(0, run.length, limit)
     ]
-    for offset, vector in _small_batches(small, len(buffer)):
-        size = sum(length for _, length in vector)
-        remote = b"".join(_IOVEC.pack(*part) for part in vector)
-        local = _IOVEC.pack(ctypes.addressof(buffer), size)
-        if _process_vm_readv(process.seen, local, 1, remote, len(vector), 0) != size:
-            _read_by_force(process, vector, view)
-        _write_all(image_fd, view[:size], pages_at + offset)
+    return _small_batches(small, limit)
+
+
+def read_pages(process: HeldProcess, vector: list[tuple[int, int]], view: memoryview) -> None:
+    """Read pages of a held process, whatever protection they have, into a buffer of their size. Raises OSError."""
+    remote = b"".join(_IOVEC.pack(*part) for part in vector)
+    local = _IOVEC.pack(ctypes.addressof(ctypes.c_char.from_buffer(view)), len(view))
+    if _process_vm_readv(process.seen, local, 1, remote, len(vector), 0) != len(view):
+        _read_by_force(process, vector, view)
 
 
 def _small_batches(runs: Sequence[PageRun], limit: int) -> Iterator[tuple[int, list[tuple[int, int]]]]:

@@ -13,6 +13,7 @@ VERBS = {
     "show": "look into an image",
     "kill": "end a job",
     "unlock": "give up the connections that an image keeps",
+    "keygen": "make a key that images can be encrypted to",
     "doctor": "tell what this kernel and these privileges allow",
 }
 """Each is a module of this package with ``main(arguments) -> exit code``; only the one asked for is imported."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import NoReturn
 
 from orchestrator.errors import UsageError
@@ -27,6 +28,24 @@ class Parser(argparse.ArgumentParser):
 def comma_list(text: str) -> list[str]:
     """Split "pid,net" into its words."""
     return [word for word in text.split(",") if word]
+
+
+def add_key(parser: argparse.ArgumentParser) -> None:
+    """Let a verb that reads an image take private keys."""
+    parser.add_argument(
+        "--key",
+        action="append",
+        metavar="FILE",
+        help="a private key that opens the image if it is encrypted; may be repeated; ORCH_KEY when not given",
+    )
+
+
+def given_keys(option: list[str] | None, variable: str) -> tuple[str, ...]:
+    """Return the keys of an option; if it is not there, that of an environment variable, if there is one."""
+    if option is not None:
+        return tuple(option)
+    named = os.environ.get(variable)
+    return (named,) if named else ()
 
 
 def seconds(text: str) -> float:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 
-from orchestrator.cli.arguments import Parser, seconds
+from orchestrator.cli.arguments import Parser, given_keys, seconds
 from orchestrator.errors import UsageError
 
 _TCP: dict[str, frozenset[str]] = {
@@ -53,14 +54,25 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--compress",
-        type=int,
         nargs="?",
-        const=3,
-        choices=range(1, 20),
-        metavar="LEVEL",
-        help="compress the image by zstd, from 1 (fast) to 19 (small); 3 when no level is given",
+        const="zstd",
+        metavar="HOW",
+        help="compress the image: zstd[:LEVEL], from 1 (fast) to 19 (small), or lz4[:LEVEL], from 1 to 12; zstd:3 when "
+        "only --compress is given, and a number is a level of zstd",
     )
-    parser.add_argument("--checksums", action="store_true", help="store checksums of the page data too")
+    parser.add_argument(
+        "--encrypt",
+        action="append",
+        metavar="KEY",
+        help="encrypt the image to a public key (age1..., ssh-...), or to those in a key file; may be repeated, and "
+        "any one of them opens it; ORCH_ENCRYPT when not given",
+    )
+    parser.add_argument(
+        "--checksums",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="store checksums of the page data too (they are)",
+    )
     parser.add_argument("--no-sync", action="store_true", help="do not wait until the image is on the disk")
     parser.add_argument(
         "--no-replicas",
@@ -76,6 +88,11 @@ def _parser() -> Parser:
 def main(arguments: list[str]) -> int:
     """Run the verb."""
     options = _parser().parse_args(arguments)
+    packing = None
+    if options.compress is not None:
+        from orchestrator.image.packing import parse_packing
+
+        packing = parse_packing(options.compress)
     if options.output == "-":
         if sys.stdout.isatty():
             raise UsageError(
@@ -100,7 +117,8 @@ def main(arguments: list[str]) -> int:
         ghost_limit=options.ghost_limit,
         durable=not options.no_sync,
         checksums=options.checksums,
-        level=options.compress,
+        packing=packing,
+        encrypt=given_keys(options.encrypt, "ORCH_ENCRYPT"),
         replicate=options.replicate,
     )
     unwind_on_termination()

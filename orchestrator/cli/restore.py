@@ -8,7 +8,7 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.cli.arguments import Parser, comma_list
+from orchestrator.cli.arguments import Parser, add_key, comma_list, given_keys
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def _parser() -> Parser:
         "joined again; the PID namespace is new, so that the PIDs are free.",
     )
     parser.add_argument("image", help="the image; - reads it from the input")
+    add_key(parser)
     parser.add_argument("--name", help="the job's name; the one that it had when not given")
     parser.add_argument("-d", "--detach", action="store_true", help="return once the job runs, and print its name")
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
@@ -87,7 +88,7 @@ def main(arguments: list[str]) -> int:
         pager=frozenset(options.pager),
     )
     if options.dry_run:
-        with ImageFile.open(options.image) as image:
+        with ImageFile.open(options.image, keys=given_keys(options.key, "ORCH_KEY")) as image:
             for line in dry_run(image, decode(image), asked):
                 print(line)
         return 0
@@ -109,7 +110,7 @@ def _restore(options: Any, asked: RestoreOptions, reporter: Reporter) -> int:
     image_path = options.image if options.image == "-" else os.path.abspath(options.image)
     relay: Relay | None = None
     with contextlib.ExitStack() as leaving:
-        image = leaving.enter_context(ImageFile.open(options.image))
+        image = leaving.enter_context(ImageFile.open(options.image, keys=given_keys(options.key, "ORCH_KEY")))
         snapshot = decode(image)
         resized = False
         if not options.detach:

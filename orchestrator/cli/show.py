@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from orchestrator.cli.arguments import Parser, comma_list
+from orchestrator.cli.arguments import Parser, add_key, comma_list, given_keys
 from orchestrator.cli.text import printable, size
 from orchestrator.errors import UsageError
 
@@ -18,6 +18,7 @@ def main(arguments: list[str]) -> int:
         "show", "Show what is in an image: processes, memory map, open files and sockets, namespaces, sizes."
     )
     parser.add_argument("image", help="the image; - reads it from the input")
+    add_key(parser)
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     parser.add_argument(
         "--only", type=comma_list, default=list(_PARTS), metavar="LIST", help=f"print some parts: {','.join(_PARTS)}"
@@ -30,7 +31,7 @@ def main(arguments: list[str]) -> int:
 
     from orchestrator.opened import Image
 
-    with Image(options.image) as image:
+    with Image(options.image, given_keys(options.key, "ORCH_KEY")) as image:
         described = image.describe()
         verified = image.verify() if options.verify else None
     if options.json:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.cli.arguments import Parser
+from orchestrator.cli.arguments import Parser, add_key, given_keys
 
 
 def main(arguments: list[str]) -> int:
@@ -14,6 +14,7 @@ def main(arguments: list[str]) -> int:
         "connections reset.",
     )
     parser.add_argument("image", help="the image")
+    add_key(parser)
     options = parser.parse_args(arguments)
 
     from orchestrator.engine import decode
@@ -21,7 +22,7 @@ def main(arguments: list[str]) -> int:
     from orchestrator.kinds.sockets.tcp_hold import let_through
     from orchestrator.kinds.sockets.tcp_release import filters_of
 
-    with ImageFile.open(options.image) as image:
+    with ImageFile.open(options.image, keys=given_keys(options.key, "ORCH_KEY")) as image:
         names = filters_of(decode(image).files)
     found = let_through(names)
     print(f"{options.image}: " + ("its connections are given up" if found else "nothing is held back for it here"))

@@ -53,9 +53,47 @@ def block_checksums(fd: int, offset: int, length: int, block: int = BLOCK_BYTES)
         offset += filled
 
 
+class BlockSums:
+    """Checksums of page data that comes by in order, in parts of any length."""
+
+    def __init__(self, block: int = BLOCK_BYTES) -> None:
+        import xxhash
+
+        self._new = xxhash.xxh3_64
+        self._block = block
+        self._hash = xxhash.xxh3_64()
+        self._size = 0
+        self._sums: list[int] = []
+
+    def add(self, part: bytes | bytearray | memoryview) -> None:
+        """Take the next bytes."""
+        rest = memoryview(part)
+        while rest:
+            room = self._block - self._size % self._block
+            piece, rest = rest[:room], rest[room:]
+            self._hash.update(piece)
+            self._size += len(piece)
+            if len(piece) == room:
+                self._end_block()
+
+    def _end_block(self) -> None:
+        self._sums.append(self._hash.intdigest())
+        self._hash = self._new()
+
+    def table(self) -> bytes:
+        """Return the table of all that came. Nothing may come afterwards."""
+        if self._size % self._block:
+            self._end_block()
+        return _encode_table(self._sums, self._size, self._block)
+
+
 def checksum_extents(fd: int, offset: int, length: int, block: int = BLOCK_BYTES) -> bytes:
     """Read a file's range and return its checksum table. Raises EOFError and OSError."""
     sums = list(block_checksums(fd, offset, length, block))
+    return _encode_table(sums, length, block)
+
+
+def _encode_table(sums: list[int], length: int, block: int) -> bytes:
     return _TABLE_HEAD.pack(TABLE_MAGIC, block, length, 0) + struct.pack(f"<{len(sums)}Q", *sums)
 
 

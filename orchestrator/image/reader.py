@@ -5,16 +5,25 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
-from orchestrator.errors import ImageCorrupt, ImageMissing, ImageTruncated, NotAnImage, NotPermitted, OrchError
+from orchestrator.errors import (
+    ImageCorrupt,
+    ImageMissing,
+    ImageTruncated,
+    NotAnImage,
+    NotPermitted,
+    OrchError,
+    UsageError,
+)
 from orchestrator.image.checksums import DIGEST_BYTES, block_checksums, digest, parse_table, table_bytes
 from orchestrator.image.codec import decode_records
 from orchestrator.image.extents import align_up
 from orchestrator.image.header import HEADER_BYTES, Header
-from orchestrator.image.spool import STANDARD, ZSTD_MAGIC, directory, receive
+from orchestrator.image.receive import HEAD_BYTES, must_be_received, receive
+from orchestrator.image.spool import STANDARD
 from orchestrator.image.trailer import TRAILER_BYTES, Trailer
 
 T = TypeVar("T")
@@ -32,23 +41,29 @@ class ImageFile:
         self._metadata: bytes | None = None
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, foreign: bool = False) -> ImageFile:
+    def open(cls, path: str | os.PathLike[str], *, foreign: bool = False, keys: Sequence[str] = ()) -> ImageFile:
         """Open and check an image; symbolic links are followed. With `foreign`, of any architecture.
 
-        "-" is read from standard input to its end. A compressed image is unpacked first, to a nameless file.
+        "-" is read from standard input to its end. A compressed image is unpacked first, to a nameless file; one that
+        is encrypted is opened by a private key in one of the files `keys`.
 
         Raises ImageMissing, NotAnImage, ImageTruncated, ImageVersion, ImageArchitecture, ImageCorrupt,
-        and NotPermitted if it may not be read.
+        ImageEncrypted, WrongKey, BadKey, and NotPermitted if it may not be read.
         """
         name = os.fspath(path)
         if name == STANDARD:
             name = "standard input"
-            fd = _received(0, name)
+            if os.isatty(0):
+                raise UsageError(
+                    "an image is not read from a terminal",
+                    hint="as in 'ssh HOST orch checkpoint ... -o - | orch restore -'",
+                )
+            fd = receive(0, keys, name=name)
         else:
             fd = _open(name)
         try:
-            if _is_packed(fd, name):
-                packed, fd = fd, _received(fd, name)
+            if must_be_received(_head(fd, name)):
+                packed, fd = fd, receive(fd, keys, name=name)
                 os.close(packed)
             status = os.fstat(fd)
             page = _read(fd, 0, min(HEADER_BYTES, status.st_size), name)
@@ -151,24 +166,11 @@ def _open(name: str) -> int:
     return fd
 
 
-def _is_packed(fd: int, name: str) -> bool:
+def _head(fd: int, name: str) -> bytes:
     try:
-        return os.pread(fd, len(ZSTD_MAGIC), 0) == ZSTD_MAGIC
+        return os.pread(fd, HEAD_BYTES, 0)
     except OSError as error:
         raise _read_failed(name, 0, error) from error
-
-
-def _received(fd: int, name: str) -> int:
-    """Read a stream, or unpack a compressed image, to a nameless file."""
-    try:
-        return receive(fd)
-    except EOFError as error:
-        raise ImageTruncated(f"{name}: {error}") from error
-    except ValueError as error:
-        raise ImageCorrupt(f"{name}: {error}") from error
-    except OSError as error:
-        hint = f"it is kept in {directory()}: make room there, or set TMPDIR"
-        raise ImageCorrupt(f"{name} cannot be taken in: {error.strerror}", hint=hint) from error
 
 
 def _read_trailer(fd: int, file_bytes: int, header: Header, header_page: bytes, name: str) -> Trailer:

@@ -121,7 +121,17 @@ def moved(run: Run) -> None:
     """Send the job through a pipe, as it is and compressed."""
     run.start()
     run.job.move()
-    run.job.move("--compress")
+    run.job.move("--compress", "lz4")
+
+
+@rarer_way
+def sent_live(run: Run) -> None:
+    """Send a job that goes on into a compressed image; it must pass, and so must that, restored when it is over."""
+    run.start()
+    run.job.checkpoint("--compress")
+    run.must_pass()
+    run.back_to_checkpoint()
+    run.job.restore()
     run.must_pass()
 
 
