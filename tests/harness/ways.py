@@ -122,6 +122,7 @@ def moved(run: Run) -> None:
     run.start()
     run.job.move()
     run.job.move("--compress", "lz4")
+    run.must_pass()
 
 
 @rarer_way
