@@ -11,6 +11,7 @@ import os
 import signal
 import struct
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -33,6 +34,7 @@ OPTIONS = (
     | ptrace.PTRACE_O_EXITKILL
 )
 _WITHIN = 10.0
+_RECENT = 4
 _BIRTHS = (ptrace.PTRACE_EVENT_FORK, ptrace.PTRACE_EVENT_VFORK, ptrace.PTRACE_EVENT_CLONE)
 
 
@@ -55,7 +57,7 @@ class Actor:
 
     tracee: Tracee
     tape: Tape | None = None
-    births: list[Birth] = field(default_factory=list)
+    births: deque[Birth] = field(default_factory=deque)
     played: Played | None = None
     ended: bool = False
 
@@ -70,6 +72,7 @@ class Stage:
         self._registers = registers
         self._syscall_at = syscall_at
         self._busy = 0
+        self._recent: deque[HostTid] = deque(maxlen=_RECENT)
         self._orphans: dict[int, None] = {}
         self._expected: dict[int, Birth] = {}
         self._scratch = FarAddr(arena.reserve(4096) + 2048)
@@ -85,13 +88,14 @@ class Stage:
     def start(self, actor: Actor, tape: Tape, births: Iterable[Birth] = ()) -> None:
         """Let a task begin to play; :meth:`run` waits for it and for all it gives birth to."""
         actor.tape = tape
-        actor.births = list(births)
+        actor.births = deque(births)
         actor.played = None
         at = self.arena.reserve(tape.size)
         tracee = actor.tracee
         self.arena.write(at, tape.encode(at, tracee.pid, tracee.vtid))
         self._busy += 1
         tracee.enter(tape, at, self._loop, self._scratch)
+        self._recent.append(tracee.tid)
 
     def play(self, actor: Actor, tape: Tape, births: Iterable[Birth] = ()) -> Played:
         """Play one tape, and those of the tasks born by it, to the end."""
@@ -106,9 +110,22 @@ class Stage:
         That takes as long as the calls do: files may be large, and disks slow. To end orch ends it all.
         """
         while self._busy:
-            event = os.waitid(os.P_ALL, 0, os.WSTOPPED | ptrace.WALL)
+            event = self._next_of_recent() or os.waitid(os.P_ALL, 0, os.WSTOPPED | ptrace.WALL)
             assert event is not None
             self._handle(ptrace.Stop(event.si_pid, event.si_status << 8 | 0x7F))
+
+    def _next_of_recent(self) -> os.waitid_result | None:
+        """Look after the tasks that were let go last: to wait for any, the kernel goes through all of them."""
+        for tid in [*self._recent]:
+            try:
+                event = os.waitid(os.P_PID, tid, os.WSTOPPED | os.WNOHANG | ptrace.WALL)
+            except ChildProcessError:
+                self._recent.remove(tid)
+                continue
+            if event is not None:
+                self._recent.remove(tid)
+                return event
+        return None
 
     def _handle(self, stop: ptrace.Stop) -> None:
         tid = HostTid(stop.tid)
@@ -122,9 +139,10 @@ class Stage:
             return
         if stop.event in _BIRTHS:
             child = ptrace.event_message(tid)
-            birth = actor.births.pop(0)
+            birth = actor.births.popleft()
             self._busy += 1  # the child counts from here on
             ptrace.cont(tid)
+            self._recent += (tid, HostTid(child))
             if child in self._orphans:
                 del self._orphans[child]
                 self._begin(HostTid(child), birth)
