@@ -13,7 +13,7 @@ from types import FrameType
 
 from benchmarks import cgroup, machine, report, workload
 from benchmarks.bounds import Bounds
-from benchmarks.cases import CASES, case_named
+from benchmarks.cases import CASES, SCALINGS, case_named
 from benchmarks.engines import Criu, Engine, Orch
 from benchmarks.figures import Figure
 from benchmarks.processes import (
@@ -39,8 +39,9 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--without-orch", action="store_true", help="measure CRIU alone")
     parser.add_argument("--case", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--repeat", type=int, metavar="N", help="repetitions of each case; default: each case's own")
+    parser.add_argument("--without-scaling", action="store_true", help="do not measure what grows with size")
     parser.add_argument("--without-bounds", action="store_true", help="do not measure memory and disk themselves")
-    parser.add_argument("--dir", type=Path, help="where images go while measuring (up to 2.1 GiB); default: TMPDIR")
+    parser.add_argument("--dir", type=Path, help="where images go while measuring (up to 11 GiB); default: TMPDIR")
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="the page to write; default: docs/benchmarks.md for a full run"
     )
@@ -49,7 +50,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error("--without-orch leaves nothing to measure without --criu")
     if chosen.repeat is not None and chosen.repeat < 1:
         parser.error("--repeat must be at least 1")
-    full = chosen.case == names and not chosen.without_orch and not chosen.without_bounds
+    full = chosen.case == names and not (chosen.without_orch or chosen.without_bounds or chosen.without_scaling)
     if chosen.output is None and full:
         chosen.output = PAGE
     return chosen
@@ -74,7 +75,9 @@ def measure(chosen: argparse.Namespace, directory: Path, cgroups: Path) -> repor
     trials = Trials(workload.build(directory), directory, cgroups)
     run = report.Run([engine.version() for engine in engines], machine.describe(directory), [])
     cases = [case_named(name) for name in chosen.case]
-    total = sum((chosen.repeat or case.repetitions) * len(engines) for case in cases)
+    scalings = [] if chosen.without_scaling or chosen.case != [case.name for case in CASES] else [*SCALINGS]
+    growing = [case for scaling in scalings for case in scaling.cases]
+    total = sum((chosen.repeat or case.repetitions) * len(engines) for case in [*cases, *growing])
     progress = Progress(total)
     if not chosen.without_bounds:
         progress.say("memory and disk")
@@ -92,6 +95,12 @@ def measure(chosen: argparse.Namespace, directory: Path, cgroups: Path) -> repor
         run.start_up[name] = Figure.of(times)
     for case in cases:
         run.outcomes.append(trials.measure(case, engines, chosen.repeat or case.repetitions, progress.step))
+    for scaling in scalings:
+        outcomes = [
+            trials.measure(case, engines, chosen.repeat or case.repetitions, progress.step, brief=True)
+            for case in scaling.cases
+        ]
+        run.scalings.append((scaling, outcomes))
     progress.end()
     return run
 
@@ -152,9 +161,14 @@ def main(arguments: Sequence[str]) -> int:
     report.print_terminal(run)
     if chosen.output is not None:
         chosen.output.parent.mkdir(parents=True, exist_ok=True)
-        chosen.output.write_text(report.markdown(run))
-        print(f"written to {chosen.output}")
-    return 1 if any(outcome.failures for outcome in run.outcomes) else 0
+        place = chosen.output.with_suffix("")
+        place.mkdir(exist_ok=True)
+        for name, picture in report.pictures(run).items():
+            (place / f"{name}.svg").write_text(picture)
+        chosen.output.write_text(report.markdown(run, place.name))
+        print(f"written to {chosen.output}, with pictures in {place}")
+    measured = [*run.outcomes, *(outcome for _, outcomes in run.scalings for outcome in outcomes)]
+    return 1 if any(outcome.failures for outcome in measured) else 0
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ class Case:
     name: str
     title: str
     kind: str
-    """What the workload program calls it: mem, tree, threads or files."""
+    """What the workload program calls it: mem, forked, tree, threads or files."""
     size: int
     """MiB, children, threads or descriptors."""
     repetitions: int
@@ -37,6 +37,38 @@ CASES = (
         3,
         6,
     ),
+    Case("tree8x256", "8 forked workers that share 256 MiB with their parent, copy-on-write", "forked", 256, 5, 9),
+    Case("threads10000", "one process, up to 10 000 waiting threads besides the first", "threads", 10_000, 2, 10_001),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """Cases of one kind that grow: of them only a checkpoint of a job that goes on is taken, and a restore."""
+
+    name: str
+    title: str
+    across: str
+    """What the size is, in words."""
+    cases: tuple[Case, ...]
+
+    def size(self, case: Case) -> int:
+        """Return what is drawn along the axis: MiB, or processes."""
+        return case.size if case.kind == "mem" else case.tasks
+
+
+def _memory(mib: int) -> Case:
+    many = 3 if mib < 4096 else 1
+    return Case(f"{mib} MiB", "one process with touched private memory", "mem", mib, many, 1)
+
+
+def _tree(processes: int) -> Case:
+    return Case(f"{processes} processes", "a tree of processes", "tree", processes - 1, 3, processes)
+
+
+SCALINGS = (
+    Scaling("processes", "the number of processes", "processes", tuple(map(_tree, (1, 3, 10, 30, 100, 300, 1000)))),
+    Scaling("memory", "the memory of one process", "MiB", tuple(map(_memory, (16, 64, 256, 1024, 4096, 10240)))),
 )
 
 
@@ -65,6 +97,8 @@ MEASURES = (
     Measure("checkpoint_rss_bytes", "peak memory of checkpoint", "bytes"),
     Measure("restore_rss_bytes", "peak memory of restore", "bytes"),
     Measure("show_wall_us", "show the image"),
+    Measure("pss_before_bytes", "sum of Pss before the checkpoint", "bytes"),
+    Measure("pss_after_bytes", "sum of Pss after the restore", "bytes"),
 )
 
 MEASURE_BY_KEY = {measure.key: measure for measure in MEASURES}

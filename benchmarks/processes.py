@@ -17,6 +17,7 @@ from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36
 TIMEOUT_S = 300.0
+MERCY_S = 10.0
 
 
 class BenchmarkError(Exception):
@@ -98,7 +99,9 @@ def run_command(
         in_time = wait_readable(pidfd, timeout_s)
         wall_us = (time.perf_counter() - started) * 1e6
         if not in_time:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGTERM)  # whoever holds a job lets go of it
+            if not wait_readable(pidfd, MERCY_S):
+                os.kill(pid, signal.SIGKILL)
     finally:
         os.close(pidfd)
         _, status, usage = os.wait4(pid, 0)
@@ -124,6 +127,18 @@ def peak_memory(pid: int) -> int:
     except (FileNotFoundError, ProcessLookupError):
         return 0
     return int(found[1]) * 1024 if found else 0
+
+
+def proportional_memory(pids: Sequence[int]) -> int:
+    """Add up the proportional set sizes (Pss) of processes, in bytes: each shared page counts once in all."""
+    kib = 0
+    for pid in pids:
+        try:
+            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        kib += sum(map(int, re.findall(r"^Pss:\s*(\d+) kB$", text, re.MULTILINE)))
+    return kib * 1024
 
 
 def children(pid: int) -> list[int]:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from benchmarks.bounds import TITLES, Bounds
-from benchmarks.cases import MEASURES
+from benchmarks.cases import MEASURES, Scaling
 from benchmarks.figures import Figure, ratio, significant
+from benchmarks.pictures import CURVES, SYSTEMS, draw
 from benchmarks.targets import judge
 from benchmarks.trial import Outcome
 
@@ -28,7 +29,8 @@ orch is faster or smaller.
   damaged job does not count.
 - Before each measured step what was dirty is written back, and as much memory as the job's is touched and freed again:
   a virtual machine meets memory that it had given to its host at many times the cost of a fault.
-- A peak of memory below the benchmark's own cannot be seen; it stands as the benchmark's own."""
+- A peak of memory below the benchmark's own cannot be seen; it stands as the benchmark's own.
+- The scales of the pictures are logarithmic; a thin line is the spread, as the brackets are in the tables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class Run:
     versions: list[str]
     machine: dict[str, str]
     outcomes: list[Outcome]
+    scalings: list[tuple[Scaling, list[Outcome]]] = field(default_factory=list)
+    """What grows, with its cases."""
     bounds: Bounds | None = None
     start_up: dict[str, Figure] = field(default_factory=dict)
     """Time of commands that only start and say something, by the command."""
@@ -56,6 +60,7 @@ class Run:
 def tables(run: Run) -> list[Table]:
     """Lay a run out as tables."""
     found = [case_table(outcome) for outcome in run.outcomes]
+    found += [scaling_table(scaling, outcomes) for scaling, outcomes in run.scalings]
     if run.start_up:
         times = tuple((command, figure.text("us")) for command, figure in run.start_up.items())
         found.append(Table("Start-up", ("command", "time"), times))
@@ -86,15 +91,37 @@ def case_table(outcome: Outcome) -> Table:
         )
     counts = {name: len(samples) for name, samples in outcome.samples.items()}
     notes = [f"Repetitions: {', '.join(f'{name} {count}' for name, count in counts.items())}."] if counts else []
+    notes += outcome.notes
     notes += [f"{name} failed: {reason}" for name, reason in outcome.failures.items()]
     title = f"{outcome.case.name}: {outcome.case.title}"
     return Table(title, ("measure", "orch", "CRIU", "ratio"), tuple(rows), tuple(notes))
 
 
-def markdown(run: Run) -> str:
-    """Print a run as a page."""
+def scaling_table(scaling: Scaling, outcomes: Sequence[Outcome]) -> Table:
+    """Lay out what grows, a size a row."""
+    columns = [(key, title, name) for key, title, _ in CURVES for name in SYSTEMS]
+    rows, notes = [], []
+    for outcome in outcomes:
+        figures = [Figure.of_any(outcome.values(name, key)) for key, _, name in columns]
+        rows.append((outcome.case.name, *(NONE if one is None else one.text("us") for one in figures)))
+        notes += [f"{outcome.case.name}: {note}" for note in outcome.notes]
+        notes += [f"{outcome.case.name}: {name} failed: {reason}" for name, reason in outcome.failures.items()]
+    heading = (scaling.across, *(f"{title}, {name}" for _, title, name in columns))
+    return Table(f"Growing: {scaling.title}", heading, tuple(rows), tuple(notes))
+
+
+def pictures(run: Run) -> dict[str, str]:
+    """Draw a run: SVG files, by the name of each."""
+    return draw(run.outcomes, run.scalings)
+
+
+def markdown(run: Run, place: str = "") -> str:
+    """Print a run as a page; ``place`` is where the page finds its pictures, if it has any."""
     parts = ["# Benchmarks", HOW_TO_READ, "## Machine"]
     parts.append(markdown_table(("", ""), [*run.machine.items(), ("measured", ", ".join(run.versions))]))
+    if place:
+        parts.append("## Pictures")
+        parts += [f"![{name.replace('-', ' ')}]({place}/{name}.svg)" for name in pictures(run)]
     for table in tables(run):
         parts.append(f"## {table.title}")
         if table.rows:

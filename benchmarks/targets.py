@@ -52,6 +52,9 @@ def judge(outcomes: Sequence[Outcome], start_up: dict[str, Figure]) -> list[Verd
             for verb in ("checkpoint", "restore"):
                 title = f"tree1000: peak memory of {verb}"
                 verdicts += judge_median(outcome, f"{verb}_rss_bytes", title, 1 << 20, 80.0, "MiB")
+        if outcome.case.name == "tree8x256":
+            verdicts += judge_median(outcome, "image_bytes", "tree8x256: image size", 1 << 20, 300.0, "MiB")
+            verdicts += judge_sharing(outcome)
         if outcome.case.name == "files100000":
             verdicts += judge_median(outcome, "kill_frozen_us", "files100000: frozen, job ends", 1e6, 5.0, "s")
             verdicts += judge_median(outcome, "restore_us", "files100000: restored", 1e6, 5.0, "s")
@@ -71,6 +74,14 @@ def judge_against_criu(outcome: Outcome) -> list[Verdict]:
         if found is not None:
             verdicts.append(Verdict(f"{outcome.case.name}: {title}", found, RATIO_LIMIT, "x CRIU"))
     return verdicts
+
+
+def judge_sharing(outcome: Outcome) -> list[Verdict]:
+    """Judge whether what was shared by copy-on-write is shared again."""
+    before, after = (Figure.of_any(outcome.values("orch", f"pss_{when}_bytes")) for when in ("before", "after"))
+    found = ratio(after, before)
+    title = f"{outcome.case.name}: sum of Pss, difference after the restore"
+    return [] if found is None else [Verdict(title, 100 * abs(found - 1), 5.0, "%")]
 
 
 def judge_median(outcome: Outcome, key: str, title: str, scale: float, limit: float, unit: str) -> list[Verdict]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import tempfile
@@ -10,11 +11,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks import cgroup
+from benchmarks import cgroup, machine
 from benchmarks.cases import Case, Samples
 from benchmarks.engines import Engine
-from benchmarks.processes import BenchmarkError, end_everything_below, reap, run_command
+from benchmarks.processes import (
+    BenchmarkError,
+    descendants,
+    end_everything_below,
+    proportional_memory,
+    reap,
+    run_command,
+)
 from benchmarks.workload import Job, prove, start
+
+
+@contextmanager
+def phase(name: str) -> Iterator[None]:
+    """Say, of whatever goes wrong or takes too long within, in which part of a trial that was."""
+    try:
+        yield
+    except BenchmarkError as err:
+        raise BenchmarkError(f"{name}: {err}") from err
 
 
 @dataclass(slots=True)
@@ -26,6 +43,8 @@ class Outcome:
     """By the name of the system, one entry a repetition."""
     failures: dict[str, str] = field(default_factory=dict)
     """Why a system has no figures, or fewer; by its name."""
+    notes: list[str] = field(default_factory=list)
+    """What else is to be said of it."""
 
     def values(self, engine: str, key: str) -> list[float]:
         """Return every repetition's figure of one measure."""
@@ -43,45 +62,81 @@ class Trials:
     cgroups: Path
 
     def measure(
-        self, case: Case, engines: Sequence[Engine], repetitions: int, progress: Callable[[str], None]
+        self,
+        case: Case,
+        engines: Sequence[Engine],
+        repetitions: int,
+        progress: Callable[[str], None],
+        *,
+        brief: bool = False,
     ) -> Outcome:
-        """Measure every system on one case, taking turns; one that fails is not tried again."""
-        outcome = Outcome(case)
+        """Measure every system on one case, taking turns; one that fails is not tried again.
+
+        With ``brief`` only a checkpoint of a job that goes on, and its restore.
+        """
+        fitted, notes = self._fitted(case)
+        if fitted is None:
+            return Outcome(case, notes=notes)
+        outcome = Outcome(fitted, notes=notes)
         for turn in range(repetitions):
             for engine in engines if turn % 2 == 0 else reversed(engines):
                 progress(f"{case.name}: {engine.name} {turn + 1}/{repetitions}")
                 if engine.name in outcome.failures:
                     continue
                 try:
-                    sample = self._trial(case, engine)
+                    sample = self._trial(outcome.case, engine, brief=brief)
                 except BenchmarkError as err:
                     outcome.failures[engine.name] = str(err)
                 else:
                     outcome.samples.setdefault(engine.name, []).append(sample)
         return outcome
 
-    def _trial(self, case: Case, engine: Engine) -> Samples:
+    def _trial(self, case: Case, engine: Engine, *, brief: bool = False) -> Samples:
         """Checkpoint a job that goes on, bring it back from that image, and checkpoint another that ends."""
+        shared: Samples = {}
         with self._job(case) as (job, directory):
-            samples = engine.checkpoint(job, directory, kill=False)
-            samples["gap_us"] = prove(job, job.pid)
-            reap()
+            if case.kind == "forked":
+                shared["pss_before_bytes"] = proportional_memory([job.pid, *descendants(job.pid)])
+            with phase("checkpoint, job goes on"):
+                samples = engine.checkpoint(job, directory, kill=False)
+            with phase("the job after its checkpoint"):
+                samples["gap_us"] = prove(job, job.pid)
+                reap()
             self._settle(case)
-            root, restored = engine.restore(directory)
-            prove(job, root)
-            reap()
-            samples |= restored | engine.show(directory)
-        with self._job(case) as (job, directory):
+            with phase("restore"):
+                root, restored = engine.restore(directory)
+            if case.kind == "forked":
+                shared["pss_after_bytes"] = proportional_memory([root, *descendants(root)])
+            with phase("the job after its restore"):
+                prove(job, root)
+                reap()
+            samples |= restored | shared
+            if brief:
+                return samples
+            with phase("show"):
+                samples |= engine.show(directory)
+        with self._job(case) as (job, directory), phase("checkpoint, job ends"):
             killed = engine.checkpoint(job, directory, kill=True)
             reap()
             samples["kill_frozen_us"] = killed["frozen_us"]
             samples["kill_wall_us"] = killed["checkpoint_wall_us"]
         return samples
 
+    def _fitted(self, case: Case) -> tuple[Case | None, list[str]]:
+        """Make a case as large as the machine allows, and say so; None if it allows none."""
+        if case.kind == "threads":
+            count, limit = machine.most_threads(case.size)
+            if limit:
+                note = f"{count:,} threads: {limit} of this machine allows no more."
+                return dataclasses.replace(case, size=count, tasks=count + 1), [note]
+        elif case.kind == "mem" and (missing := machine.room_for(case.size, self.directory)):
+            return None, [f"Not measured: this machine has too little {missing} left."]
+        return case, []
+
     def _settle(self, case: Case) -> None:
         """Write back what earlier steps left dirty, and have memory at hand, so that no step pays for another."""
         os.sync()
-        mib = case.size * 5 // 4 if case.kind == "mem" else 0
+        mib = case.size * 5 // 4 if case.kind in ("mem", "forked") else 0
         run_command([sys.executable, "-m", "benchmarks.warm", str(mib)], self.directory / "warm.log")
 
     @contextmanager
@@ -90,7 +145,8 @@ class Trials:
         with tempfile.TemporaryDirectory(prefix=f"{case.name}-", dir=self.directory) as name:
             home = Path(tempfile.mkdtemp(prefix="job-", dir=self.cgroups))
             try:
-                job = start(self.command, case, Path(name), home)
+                with phase("start"):
+                    job = start(self.command, case, Path(name), home)
                 self._settle(case)
                 yield job, Path(name)
             finally:

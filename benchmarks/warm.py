@@ -13,9 +13,15 @@ MIB = 1 << 20
 LEAST_MIB = 256
 
 
+def available_mib() -> int:
+    """Say how much memory there is that nobody needs."""
+    with open("/proc/meminfo", encoding="ascii") as lines:
+        return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("MemAvailable:"))
+
+
 def main(arguments: list[str]) -> int:
     """Touch as much private memory as named."""
-    mib = max(int(arguments[0]), LEAST_MIB)
+    mib = min(max(int(arguments[0]), LEAST_MIB), available_mib() * 3 // 4)
     with mmap.mmap(-1, mib * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as mapped:
         for page in range(0, mib * MIB, mmap.PAGESIZE):
             mapped[page] = 1

@@ -6,6 +6,7 @@
  *   mem      SIZE MiB of private anonymous memory, filled with a pseudo-random sequence
  *   tree     SIZE children that wait for a signal
  *   threads  SIZE threads that wait on one condition variable
+ *   forked   SIZE MiB of private memory as above, and WORKERS children that share it by copy-on-write
  *   files    SIZE descriptors: pipes, pairs of sockets, files, event counters; in as few processes as may have them
  *
  * One byte on READY_FD says that the shape is complete; the descriptor is closed after it. From then on the main
@@ -31,6 +32,9 @@
 #include <unistd.h>
 
 #define CHILD_SAYS_FINE 7
+#define WORKERS 8
+#define MANY_THREADS 1000
+#define SMALL_STACK (64 << 10)
 
 static uint64_t *words;
 static size_t word_count;
@@ -83,7 +87,12 @@ static int check_mem(void)
 	return 1;
 }
 
-static void start_tree(size_t count, int ready_fd, const sigset_t *asked)
+static int say_fine(void)
+{
+	return 1;
+}
+
+static void start_tree(size_t count, int ready_fd, const sigset_t *asked, int (*check)(void))
 {
 	children = calloc(count, sizeof(*children));
 	if (!children)
@@ -97,7 +106,7 @@ static void start_tree(size_t count, int ready_fd, const sigset_t *asked)
 			close(ready_fd);
 			while (sigwaitinfo(asked, NULL) != SIGUSR1)
 				;
-			_exit(CHILD_SAYS_FINE);
+			_exit(check() ? CHILD_SAYS_FINE : 1);
 		}
 		children[member_count] = pid;
 	}
@@ -216,11 +225,15 @@ static void *thread_main(void *unused)
 
 static void start_threads(size_t count)
 {
+	pthread_attr_t attributes;
+
 	threads = calloc(count, sizeof(*threads));
-	if (!threads)
+	if (!threads || pthread_attr_init(&attributes))
 		die("calloc");
+	if (count > MANY_THREADS && pthread_attr_setstacksize(&attributes, SMALL_STACK))
+		die("pthread_attr_setstacksize");
 	for (member_count = 0; member_count < count; member_count++)
-		if (pthread_create(&threads[member_count], NULL, thread_main, NULL))
+		if (pthread_create(&threads[member_count], &attributes, thread_main, NULL))
 			die("pthread_create");
 	pthread_mutex_lock(&lock);
 	while (threads_waiting < count)
@@ -297,8 +310,11 @@ int main(int argc, char **argv)
 	if (!strcmp(kind, "mem"))
 		start_mem(size);
 	else if (!strcmp(kind, "tree"))
-		start_tree(size, ready_fd, &asked);
-	else if (!strcmp(kind, "threads"))
+		start_tree(size, ready_fd, &asked, say_fine);
+	else if (!strcmp(kind, "forked")) {
+		start_mem(size);
+		start_tree(WORKERS, ready_fd, &asked, check_mem);
+	} else if (!strcmp(kind, "threads"))
 		start_threads(size);
 	else if (!strcmp(kind, "files"))
 		start_files(size, ready_fd, &asked);
@@ -313,6 +329,8 @@ int main(int argc, char **argv)
 		fine = check_mem();
 	else if (!strcmp(kind, "tree"))
 		fine = check_tree();
+	else if (!strcmp(kind, "forked"))
+		fine = check_mem() & check_tree();
 	else if (!strcmp(kind, "files"))
 		fine = check_files() & check_tree();
 	else

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 
 CHILD_SAYS_FINE = 7
+WORKERS = 8
 SPARE = 60
 MIB = 1 << 20
 
@@ -38,7 +39,14 @@ def start_mem(mib: int) -> Check:
     return lambda: all(memory[number * MIB : (number + 1) * MIB] == expected(number) for number in range(mib))
 
 
-def start_tree(count: int, ready_fd: int) -> Check:
+def start_forked(mib: int, ready_fd: int) -> Check:
+    """Fill memory, and fork workers that share it by copy-on-write; the check has each of them check it."""
+    check = start_mem(mib)
+    workers = start_tree(WORKERS, ready_fd, check)
+    return lambda: check() & workers()
+
+
+def start_tree(count: int, ready_fd: int, check: Check = lambda: True) -> Check:
     """Fork children that wait for SIGUSR1; the check ends each of them and looks at its exit status."""
     children = []
     for _ in range(count):
@@ -46,7 +54,7 @@ def start_tree(count: int, ready_fd: int) -> Check:
         if pid == 0:
             os.close(ready_fd)
             signal.sigwaitinfo({signal.SIGUSR1})
-            os._exit(CHILD_SAYS_FINE)
+            os._exit(CHILD_SAYS_FINE if check() else 1)
         children.append(pid)
 
     return lambda: ended_well(children)
@@ -156,6 +164,8 @@ def main(arguments: list[str]) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     if kind == "mem":
         check = start_mem(int(size))
+    elif kind == "forked":
+        check = start_forked(int(size), int(ready_fd))
     elif kind == "tree":
         check = start_tree(int(size), int(ready_fd))
     elif kind == "threads":

@@ -108,7 +108,7 @@ class Scripted(Trials):
     asked: list[str] = field(default_factory=list)
     fails_at: int | None = None
 
-    def _trial(self, case: Case, engine: Engine) -> Samples:  # noqa: ARG002
+    def _trial(self, case: Case, engine: Engine, *, brief: bool = False) -> Samples:  # noqa: ARG002
         self.asked.append(engine.name)
         if len(self.asked) - 1 == self.fails_at:
             raise BenchmarkError("broken")
