@@ -380,7 +380,7 @@ def _describe(
     )
     ahead.tell([process.seen for process in parents_first(job.processes) if not process.is_zombie])
     try:
-        for parent, child in job.children_outside():
+        for parent, child in job.children_outside:
             scope.outside(parent.host, f"child process {child}", "it is not in the job's cgroup")
         living = [process.seen for process in job.processes.values() if not process.is_zombie]
         parents = [HostPid(p.stat.ppid) for p in job.processes.values() if p.stat.ppid not in job.processes]

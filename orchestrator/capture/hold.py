@@ -128,6 +128,8 @@ class HeldJob:
         self._timeout = timeout
         self._deadline = time.monotonic() + timeout
         self.processes: dict[HostPid, HeldProcess] = {}
+        self.children_outside: list[tuple[HeldProcess, int]] = []
+        """The living children of held processes that are not held."""
         self._seized: list[HostTid] = []
         self._tracees: dict[HostTid, Tracee] = {}
         self._stopped: dict[HostTid, int] = {}
@@ -216,8 +218,8 @@ class HeldJob:
                 self._tracees[tid] = thread
                 process.threads.append(thread)
             process.stopped_by = stopped[tids[0]]
-        for pid in list(by_process):
-            self._find_zombies(pid)
+        for pid in by_process:
+            self._find_children(self.processes[pid])
 
     def _suspend_seccomp(self, tid: HostTid) -> None:
         try:
@@ -244,9 +246,10 @@ class HeldJob:
         self.processes[pid] = process
         return process
 
-    def _find_zombies(self, pid: HostPid) -> None:
-        for thread in self.processes[pid].threads:
-            for child in read_children(pid, thread.tid):
+    def _find_children(self, process: HeldProcess) -> None:
+        """Look for children that are not held: the dead belong to the job, the living do not."""
+        for thread in process.threads:
+            for child in read_children(process.host, thread.tid):
                 if child not in self.processes:
                     try:
                         is_zombie = read_stat(child).state == "Z"
@@ -254,15 +257,8 @@ class HeldJob:
                         continue
                     if is_zombie:
                         self._describe(HostPid(child))
-
-    def children_outside(self) -> list[tuple[HeldProcess, int]]:
-        """Return the living children of held processes that are not held."""
-        outside = []
-        for process in self.processes.values():
-            for thread in process.threads:
-                children = read_children(process.host, thread.tid)
-                outside += [(process, child) for child in children if child not in self.processes]
-        return outside
+                    else:
+                        self.children_outside.append((process, child))
 
     def release(self, *, stop: bool = False) -> None:
         """Unmap all workspaces and let every task run on as it was; safe to call at any point.

@@ -11,14 +11,19 @@ class SharedStructures:
 
     def __init__(self, kind: int) -> None:
         self._kind = kind
-        self._sorted: list[tuple[HostPid, ObjectId]] = []
+        self._sorted: dict[ObjectId | None, list[tuple[HostPid, ObjectId]]] = {}
+        self._count = 0
 
-    def identify(self, pid: HostPid) -> tuple[ObjectId, bool]:
-        """Return the number of a process's structure, and whether it is seen for the first time."""
-        low, high = 0, len(self._sorted)
+    def identify(self, pid: HostPid, within: ObjectId | None = None) -> tuple[ObjectId, bool]:
+        """Return the number of a process's structure, and whether it is seen for the first time.
+
+        ``within``: another structure, which all share that share this one.
+        """
+        alike = self._sorted.setdefault(within, [])
+        low, high = 0, len(alike)
         while low < high:
             middle = (low + high) // 2
-            other, known = self._sorted[middle]
+            other, known = alike[middle]
             order = kcmp(pid, other, self._kind)
             if order == 0:
                 return known, False
@@ -26,6 +31,7 @@ class SharedStructures:
                 high = middle
             else:
                 low = middle + 1
-        new = ObjectId(len(self._sorted))
-        self._sorted.insert(low, (pid, new))
+        new = ObjectId(self._count)
+        self._count += 1
+        alike.insert(low, (pid, new))
         return new, True

@@ -177,7 +177,7 @@ class JobCapture:
         # The kernel forgets the section of a thread that runs anything else.
         sequences = [self._leave_rseq_section(process, view.thread) for view in views]
         self._lend_workspace(process, vm)
-        sig, new_actions = self._sig.identify(process.seen)
+        sig, new_actions = self._sig.identify(process.seen, vm)  # see CLONE_SIGHAND in clone(2)
         places = cgroup_of(process.seen) if self._own_cgroups.asks or self._elsewhere.watches else {}
         cgroup = self._own_cgroups.of_process(places)
         threads = []
