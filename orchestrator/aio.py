@@ -80,6 +80,8 @@ async def checkpoint(
     compress: str | int | None = None,
     encrypt: Sequence[str] = (),
     replicate: bool = True,
+    parent: str | os.PathLike[str] | None = None,
+    track: bool = False,
     progress: Progress | None = None,
 ) -> Image:
     """Write a job to an image and open it. See :func:`orchestrator.api.checkpoint`.
@@ -99,6 +101,8 @@ async def checkpoint(
         compress=compress,
         encrypt=encrypt,
         replicate=replicate,
+        parent=parent,
+        track=track,
         progress=progress,
     )
     return await trio.to_thread.run_sync(write)

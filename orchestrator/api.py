@@ -153,6 +153,8 @@ def checkpoint(
     compress: str | int | None = None,
     encrypt: Sequence[str] = (),
     replicate: bool = True,
+    parent: str | os.PathLike[str] | None = None,
+    track: bool = False,
     progress: Progress | None = None,
 ) -> Image:
     """Write a job to an image and open it. The caller must not be traced, nor trace anything itself.
@@ -162,7 +164,8 @@ def checkpoint(
     ``compress`` is "zstd" or "lz4", with a level as in "zstd:7" or without; ``level`` is one of zstd. ``encrypt`` names
     whom the image is encrypted to: public keys, or files of keys. Such an image is opened when something is asked of
     it, by the private keys that have been put into its ``keys``. Without ``replicate`` a job that goes on stands still
-    until its memory is written.
+    until its memory is written. With a ``parent``, an image or "last", only what has changed since is written; with
+    ``track`` a delta to this image will be made fast.
     """
     from orchestrator.engine import CheckpointOptions
     from orchestrator.engine import checkpoint as write_image
@@ -171,7 +174,7 @@ def checkpoint(
 
     how = level if compress is None else compress
     found = find_target(target)
-    path = os.fspath(output) if output is not None else found.default_image
+    path = os.fspath(output) if output is not None else None
     options = CheckpointOptions(
         ending=ending,
         timeout=timeout,
@@ -181,8 +184,10 @@ def checkpoint(
         packing=None if how is None else parse_packing(how),
         encrypt=tuple(encrypt),
         replicate=replicate,
+        parent=None if parent is None else os.fspath(parent),
+        track=track,
     )
-    write_image(found, path, options, progress)
+    path = write_image(found, path, options, progress).output
     return Image.unopened(path) if encrypt else Image(path)
 
 

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from orchestrator.ancestry import Wanted, planned
 from orchestrator.capture.checkpoint import FORMAT_ARCHITECTURE, PAGE_SIZE, Request, Statistics, take
 from orchestrator.errors import NoSuchJob, NotPermitted, UsageError
 from orchestrator.freezer import locate_cgroup, make_freezer
 from orchestrator.ids import HostPid
+from orchestrator.image.chain import open_ancestors
 from orchestrator.image.packing import Packing
 from orchestrator.image.reader import ImageFile
 from orchestrator.image.spool import STANDARD
@@ -24,6 +26,7 @@ from orchestrator.image.stream import open_writer
 from orchestrator.job import STATE_DIRECTORY, note_failure
 from orchestrator.kill import KILL_SECONDS, await_supervisor, empty_cgroup
 from orchestrator.kinds.files.references import check_references
+from orchestrator.kinds.memory.known import check_places
 from orchestrator.kinds.sockets.tcp_cut import Cut, cut_connections
 from orchestrator.kinds.sockets.tcp_hold import KEEP, let_through
 from orchestrator.kinds.sockets.tcp_release import filters_of
@@ -72,43 +75,66 @@ class CheckpointOptions:
     """Whom the image is encrypted to: public keys, or files of keys."""
     replicate: bool = True
     """Whether a job that goes on does so before its memory is written, which copy-on-write replicas hold meanwhile."""
+    parent: str | None = None
+    """The image that this one is a delta to; "last" is the newest of the job."""
+    track: bool = False
+    """Whether the job's writes are noted from here on, so that a delta to this image is made fast."""
 
 
-def checkpoint(target: Target, output: str, options: CheckpointOptions, progress: Progress | None = None) -> Statistics:
-    """Write an image of a target. On failure there is no image, and the job goes on as before."""
+def checkpoint(
+    target: Target, output: str | None, options: CheckpointOptions, progress: Progress | None = None
+) -> Statistics:
+    """Write an image of a target. On failure there is no image, and the job goes on as before.
+
+    Without an ``output`` it is named after the target.
+    """
     _require_root("a checkpoint")
     if KEEP in options.externals and options.ending != "kill":
         raise UsageError(
             "connections with the outside can be kept only if the job ends",
             hint="--tcp keep needs --kill: the other end goes on with a job that goes on",
         )
-    request = Request(
-        name=target.name,
-        freezer=None if target.cgroup is None else make_freezer(target.cgroup),
-        tree=target.tree,
-        cgroup=target.hierarchy_path,
-        root=_root(target),
-        ending=options.ending,
-        timeout=options.timeout,
+    wanted = Wanted(
+        output=output,
+        parent=options.parent,
+        track=options.track,
+        ends=options.ending == "kill",
+        packed=options.packing is not None or bool(options.encrypt),
         externals=options.externals,
-        stdio=_standard_streams(target),
-        ghost_limit=options.ghost_limit,
-        durable=options.durable,
-        checksums=options.checksums,
-        replicate=options.replicate,
-        progress=progress,
+        timeout=options.timeout,
     )
     if target.job is not None:
         await_filled(target.job.directory, options.timeout)
-    image = open_writer(
-        output,
-        architecture=FORMAT_ARCHITECTURE,
-        page_size=PAGE_SIZE,
-        packing=options.packing,
-        recipients=_recipients(options.encrypt),
-    )
-    with _one_at_a_time, image as writer:
-        statistics = take(request, writer)
+    with planned(target, wanted) as plan:
+        request = Request(
+            name=target.name,
+            freezer=None if target.cgroup is None else make_freezer(target.cgroup),
+            tree=target.tree,
+            cgroup=target.hierarchy_path,
+            root=_root(target),
+            ending=options.ending,
+            timeout=options.timeout,
+            externals=options.externals,
+            stdio=_standard_streams(target),
+            ghost_limit=options.ghost_limit,
+            durable=options.durable,
+            checksums=options.checksums,
+            replicate=options.replicate,
+            progress=progress,
+            deltas=plan.deltas,
+        )
+        image = open_writer(
+            plan.output,
+            architecture=FORMAT_ARCHITECTURE,
+            page_size=PAGE_SIZE,
+            parent=plan.parent_id,
+            packing=options.packing,
+            recipients=_recipients(options.encrypt),
+        )
+        with _one_at_a_time, image as writer:
+            statistics = take(request, writer)
+    statistics.output = output = plan.output
+    statistics.delta_to = plan.parent_path
     if target.job is not None:
         if options.ending == "kill":
             await_supervisor(target.job, time.monotonic() + KILL_SECONDS)
@@ -177,6 +203,10 @@ def decode(image: ImageFile) -> Snapshot:
     tables, contexts = {table.id for table in snapshot.file_tables}, {one.id for one in snapshot.filesystems}
     check_own_tables(snapshot.processes, tables, contexts)
     check_chains(snapshot.processes, len(snapshot.seccomp_filters))
+    open_ancestors(image, snapshot.chain)
+    if snapshot.chain:
+        sizes = {0: snapshot.page_bytes, **{link.number: link.pages for link in snapshot.chain}}
+        check_places(snapshot.memories, sizes)
     return snapshot
 
 
@@ -187,7 +217,8 @@ def rebuild(image: ImageFile, snapshot: Snapshot, options: RestoreOptions, cgrou
     """
     _require_root("a restore")
     if options.verify:
-        image.verify_pages()
+        for one in (image, *image.ancestors.values()):
+            one.verify_pages()
     given_up = filters_of(snapshot.files) if options.cut else set()
     snapshot = _without_cut(snapshot, options)
     check(snapshot, new=options.new, host_pids=options.host_pids, inherited=options.inherited)

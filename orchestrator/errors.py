@@ -29,7 +29,9 @@
     │   ├── ImageWriteFailed        36   the image could not be written: disk full, no such directory
     │   ├── ImageEncrypted          37   the image is encrypted, and no key was given
     │   ├── WrongKey                38   no key that was given opens the image
-    │   └── BadKey                  39   a key file is missing, damaged or open to others
+    │   ├── BadKey                  39   a key file is missing, damaged or open to others
+    │   ├── ChainBroken             50   an image that this one refers to is missing, damaged or another one
+    │   └── ImageInUse              51   another image refers to the one that would be replaced or removed
     └── RestoreError
         ├── PidTaken                40   a process id of the image is in use
         ├── FileMissing             41   a file that the job had open or mapped is gone
@@ -249,6 +251,18 @@ class BadKey(ImageError):
     """A key file is missing, holds no key, or may be read by others."""
 
     exit_code = 39
+
+
+class ChainBroken(ImageError):
+    """An image that this one refers to is missing, damaged or another one."""
+
+    exit_code = 50
+
+
+class ImageInUse(ImageError):
+    """Another image refers to the one that would be replaced or removed."""
+
+    exit_code = 51
 
 
 class RestoreError(OrchError):

@@ -209,7 +209,7 @@ def _records() -> Iterator[JobRecord]:
         names = sorted(os.listdir(STATE_DIRECTORY), key=_by_number)
     except FileNotFoundError:
         return
-    for name in names:
+    for name in filter(NAME.fullmatch, names):
         record = _read_record(name)
         if record is not None:
             yield record

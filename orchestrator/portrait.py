@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.image.places import number_of
 from orchestrator.kinds.files.kind import FileTable
 from orchestrator.kinds.memory.record import AddressSpace, Vma
 from orchestrator.kinds.record import shown_path
@@ -44,6 +46,7 @@ def describe_image(image: Image) -> dict[str, Any]:
             "metadata": header.metadata_length,
             "pages": header.pages_length,
         },
+        "chain": _chain(snapshot),
         "processes": _processes(snapshot),
         "memories": [_memory(memory, snapshot) for memory in snapshot.memories],
         "file_tables": [_table(table) for table in snapshot.file_tables],
@@ -51,6 +54,20 @@ def describe_image(image: Image) -> dict[str, Any]:
         "objects": [_object(number, record) for number, record in enumerate(snapshot.objects)],
         "namespaces": [_namespace(namespace) for namespace in snapshot.namespaces],
     }
+
+
+def _chain(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """Describe the other images that the memory lies in, and how much of it does."""
+    if not snapshot.chain:
+        return []
+    places = {run[2]: run[1] for memory in snapshot.memories for vma in memory.vmas for run in vma.runs}
+    stored: Counter[int] = Counter()
+    for at, length in places.items():
+        stored[number_of(at)] += length
+    return [
+        {"id": str(link.id), "name": link.name, "pages": link.pages, "referred": stored[link.number]}
+        for link in snapshot.chain
+    ]
 
 
 def _processes(snapshot: Snapshot) -> list[dict[str, Any]]:

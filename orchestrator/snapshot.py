@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.ids import Pid
+from orchestrator.image.chain import Link
 from orchestrator.kinds.files.kind import FileTable
 from orchestrator.kinds.memory.record import AddressSpace
 from orchestrator.kinds.record import Record
@@ -61,3 +62,5 @@ class Snapshot(Record, frozen=True):
     """Those of version 1 that threads are in, parents first."""
     own_cgroups: list[CgroupDirectory] = []  # noqa: RUF012
     """The job's own and those below it, parents first."""
+    chain: list[Link] = []  # noqa: RUF012
+    """The other images that pages of this one lie in."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from orchestrator.capture.ahead import Ahead, reading_ahead
+from orchestrator.capture.deltas import WORTH_A_REPLICA, Deltas
 from orchestrator.capture.estimate import expected_bytes, spare_bytes
 from orchestrator.capture.guard import guarded
 from orchestrator.capture.hold import HeldJob, HeldProcess, descend
@@ -21,6 +22,7 @@ from orchestrator.capture.rehearsal import rehearse
 from orchestrator.capture.replica import Replica
 from orchestrator.capture.stream import goes_out_at_once, held_sources, send_held, write_left
 from orchestrator.capture.tasks import JobCapture, MemoryToWrite, parents_first
+from orchestrator.capture.tracking import JobTracking
 from orchestrator.errors import CaptureFailed, EmptyJob, NoSuchProcess, UsageError
 from orchestrator.freezer import Freezer, V1Freezer
 from orchestrator.ids import HostPid, Pid
@@ -61,6 +63,14 @@ class Statistics(msgspec.Struct):
     """How long the job stood still, the freezing included."""
     memwrite_us: int = 0
     """The part of it that went into writing pages, or into copy-on-write replicas that hold them."""
+    output: str = ""
+    """The image's file."""
+    delta_to: str = ""
+    """The image that this one is a delta to."""
+    referred_bytes: int = 0
+    """How much of the memory lies there, or in images that it refers to."""
+    tracked: bool = False
+    """Whether writes are noted from here on."""
     replicas: int = 0
     """Processes whose pages were written from a replica, while the job ran again."""
     short_of_memory: bool = False
@@ -93,6 +103,8 @@ class Request:
     externals: frozenset[str] = frozenset()
     stdio: Mapping[tuple[int, int, int], int] = field(default_factory=dict)
     ghost_limit: int = 1 << 40
+    deltas: Deltas | None = None
+    """How writes to the memory are followed."""
     replicate: bool = True
     """Whether a job that goes on does so before its memory is written: copy-on-write replicas hold it meanwhile."""
     durable: bool = True
@@ -118,8 +130,10 @@ def take(request: Request, writer: Writer) -> Statistics:
     prepare(inside)
     vdso.digest()  # read here, so that nobody waits for it
     private, shared = expected_bytes(inside)
+    deltas = request.deltas or Deltas()
+    private = max(private - deltas.unwritten_bytes(), 0)
     spare = spare_bytes(inside)
-    wanted = request.replicate and request.ending == "run"
+    wanted = request.replicate and request.ending == "run" and (deltas.parent is None or private >= WORTH_A_REPLICA)
     replicating = wanted and private <= spare
     while_held = shared if replicating else private + shared
     at_once = goes_out_at_once(writer, request.ending, while_held > spare)
@@ -130,9 +144,18 @@ def take(request: Request, writer: Writer) -> Statistics:
     statistics.short_of_memory = wanted and not replicating
     rehearse(lambda pid, pipe: _rehearse(pid, pipe, writer, cgroups))
     with contextlib.ExitStack() as replicas:
-        with _guarded(request), _hurried(), many_descriptors(), reading_ahead(inside, memory=replicating) as ahead:
+        with (
+            deltas.followed() as tracking,
+            _guarded(request),
+            _hurried(),
+            many_descriptors(),
+            reading_ahead(inside, memory=replicating and tracking is None) as ahead,
+        ):
             kept = replicas if replicating else None
-            left = _hold_and_write(request, writer, holders, cgroups, statistics, kept, ahead, at_once=at_once)
+            left = _hold_and_write(
+                request, writer, holders, cgroups, statistics, kept, ahead, tracking, at_once=at_once
+            )
+        statistics.tracked = deltas.keeps
         if not at_once:
             with _image_errors(writer):
                 write_left(writer, left, _progress(request, left), checksums=request.checksums)
@@ -164,6 +187,7 @@ def _hold_and_write(
     statistics: Statistics,
     replicas: contextlib.ExitStack | None,
     ahead: Ahead,
+    tracking: JobTracking | None = None,
     *,
     at_once: bool = False,
 ) -> list[Left]:
@@ -172,7 +196,7 @@ def _hold_and_write(
     left: list[Left] = []
     with _held(request) as job:
         statistics.freezing_us = _us(began)
-        scope, capture, conclude = _describe(request, job, holders, cgroups, ahead)
+        scope, capture, conclude = _describe(request, job, holders, cgroups, ahead, tracking)
         try:
             writing = time.monotonic_ns()
             replica = _late_replica(scope, capture, replicas)
@@ -195,6 +219,11 @@ def _hold_and_write(
                         for copy in scope.copies:
                             copy_file(copy, writer.fd, pages_at)
             statistics.memwrite_us = _us(writing)
+            if tracking is not None:
+                statistics.referred_bytes = tracking.referred_bytes
+                tracking.done(ends=request.ending == "kill")
+                assert request.deltas is not None
+                request.deltas.armed_for(writer.image_id, writer.path)
             if request.ending != "run":
                 writer.commit(durable=request.durable, checksums=request.checksums)
             if request.ending == "kill":
@@ -235,7 +264,7 @@ def _begin(writer: Writer, snapshot: Snapshot, statistics: Statistics) -> int:
     statistics.threads = sum(len(process.threads) for process in snapshot.processes)
     statistics.pages_written = snapshot.page_bytes // PAGE_SIZE
     statistics.metadata_bytes = len(metadata)
-    return writer.begin(metadata, snapshot.page_bytes)
+    return writer.begin(metadata, snapshot.page_bytes, chained=bool(snapshot.chain))
 
 
 def _progress(request: Request, writes: Sequence[MemoryToWrite | Left]) -> Callable[[int], None]:
@@ -363,6 +392,7 @@ def _describe(
     holders: Mapping[tuple[int, int], Sequence[Holder]],
     cgroups: JobCgroups,
     ahead: Ahead,
+    tracking: JobTracking | None,
 ) -> tuple[Scope, JobCapture, Callable[[], Snapshot]]:
     """Capture everything but the contents of memory and files; raise with all blockers if there are any.
 
@@ -396,7 +426,10 @@ def _describe(
             SegmentMapper(scope),
             lambda pid, line, vma: tie_ring(scope, files, pid, line, vma),
         )
-        capture = JobCapture(job, scope, mappers, table_of, files.table, files.entered, cgroups, ahead.foreseen)
+        if tracking is not None:
+            tracking.begin(job.processes.values())
+        foreseen = ahead.foreseen if tracking is None else None
+        capture = JobCapture(job, scope, mappers, table_of, files.table, files.entered, cgroups, foreseen, tracking)
         capture.run()
         hosts = {pid: host for host, pid in scope.pids.items()}
         for process, what, other in unshareable(capture.processes):
@@ -430,6 +463,7 @@ def _describe(
                 seccomp_filters=capture.seccomp_filters,
                 cgroups=cgroups.elsewhere.directories(tids),
                 own_cgroups=cgroups.own.directories() if request.cgroup else [],
+                chain=request.deltas.links(capture.memories) if request.deltas is not None else [],
             )
             _refuse_too_many_descriptors(snapshot, scope)
             return snapshot

@@ -14,6 +14,7 @@ from orchestrator.capture.hold import HeldJob, HeldProcess
 from orchestrator.capture.late import Foreseen, LateMemory, look_at, refuse_changed
 from orchestrator.capture.sharing import SharedStructures
 from orchestrator.capture.threads import ThreadView, read_threads
+from orchestrator.capture.tracking import JobTracking
 from orchestrator.errors import CaptureFailed
 from orchestrator.ids import FarAddr, HostPid, ObjectId, Pid, Tid
 from orchestrator.kinds.files.io_uring import IO_URING
@@ -103,8 +104,10 @@ class JobCapture:
         directory_of: Callable[[HostPid, str], ObjectId],
         cgroups: JobCgroups,
         foreseen: Foreseen | None = None,
+        tracking: JobTracking | None = None,
     ) -> None:
         self._job = job
+        self._tracking = tracking
         self._scope = scope
         self._mappers = mappers
         self._table_of = table_of
@@ -403,6 +406,7 @@ class JobCapture:
             memory = capture_memory(
                 process.seen, self._scope, self._mappers, self._placer, relative, ours, policy,
                 has_children=process.host in self._parents,
+                tracked=self._tracking.memory_of(process, vm) if self._tracking is not None else None,
             )  # fmt: skip
             for number, vma in enumerate(memory.vmas):
                 if vma.backing == AIO:

@@ -73,6 +73,17 @@ def _parser() -> Parser:
         default=True,
         help="store checksums of the page data too (they are)",
     )
+    parser.add_argument(
+        "--track",
+        action="store_true",
+        help="note the job's writes from here on, so that a delta to this image is made fast",
+    )
+    parser.add_argument(
+        "--parent",
+        metavar="IMAGE",
+        help="write a delta: only what has changed since IMAGE, or 'last' for the newest image of the job; it is "
+        "written beside IMAGE and needs it; implies --track",
+    )
     parser.add_argument("--no-sync", action="store_true", help="do not wait until the image is on the disk")
     parser.add_argument(
         "--no-replicas",
@@ -109,7 +120,6 @@ def main(arguments: list[str]) -> int:
     from orchestrator.target import find_target
 
     target = find_target(options.pid if options.cgroup is None else options.cgroup)
-    output = options.output if options.output is not None else target.default_image
     asked = CheckpointOptions(
         ending=options.ending,
         timeout=options.timeout,
@@ -120,16 +130,22 @@ def main(arguments: list[str]) -> int:
         packing=packing,
         encrypt=given_keys(options.encrypt, "ORCH_ENCRYPT"),
         replicate=options.replicate,
+        parent=options.parent,
+        track=options.track,
     )
     unwind_on_termination()
-    with progress_bar(f"writing {output}") as progress:
-        took = checkpoint(target, output, asked, progress)
+    with progress_bar(f"writing {options.output or 'the image'}") as progress:
+        took = checkpoint(target, options.output, asked, progress)
+    output = took.output
     if options.stats is not None:
         write_stats(options.stats, took)
     if took.short_of_memory:
         print("orch: no memory to spare for replicas: it was written while the job stood still", file=sys.stderr)
+    if options.parent is not None and not took.delta_to:
+        print(f"orch: there is no earlier image of {target.name}: this one is whole", file=sys.stderr)
     if options.stats != "-":
         what = f"{took.processes} processes" if took.processes != 1 else "1 process"
         still = f"the job stood still for {took.frozen_us / 1000:.1f} ms"
-        print(f"{output}: {what}, {size(took.image_bytes)}; {still}", file=sys.stderr if output == "-" else None)
+        delta = f", a delta to {took.delta_to}" if took.delta_to else ""
+        print(f"{output}: {what}, {size(took.image_bytes)}{delta}; {still}", file=sys.stderr if output == "-" else None)
     return 0

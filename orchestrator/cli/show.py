@@ -60,6 +60,8 @@ def _print_header(image: dict[str, Any]) -> None:
     _say(f"image       {image['path']}  {image['id']}")
     if image["parent"] is not None:
         _say(f"parent      {image['parent']}")
+    for link in image["chain"]:
+        _say(f"needs       {link['name']}  {link['id']}: {size(link['referred'])} of its pages")
     _say(f"job         {image['job']}, root {image['root']}")
     where = f"on {image['hostname']}, Linux {image['kernel']} {image['architecture']}"
     _say(f"made        {when} {where}, orch {image['orch']}")

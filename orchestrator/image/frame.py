@@ -8,7 +8,7 @@ from uuid import UUID
 from orchestrator.errors import ImageWriteFailed
 from orchestrator.image.checksums import DIGEST_BYTES, digest
 from orchestrator.image.extents import align_up
-from orchestrator.image.header import MAX_METADATA_BYTES, METADATA_OFFSET, Header
+from orchestrator.image.header import FLAG_CHAIN, MAX_METADATA_BYTES, METADATA_OFFSET, Header
 from orchestrator.image.trailer import TRAILER_BYTES, Trailer
 
 
@@ -21,6 +21,7 @@ def plan_header(
     page_size: int,
     image_id: UUID,
     parent: UUID | None,
+    chained: bool = False,
 ) -> Header:
     """Return the header of an image with such metadata and so much page data. Raises ImageWriteFailed."""
     if page_bytes < 0 or page_bytes % page_size:
@@ -40,6 +41,7 @@ def plan_header(
         metadata_checksum=digest(metadata),
         pages_offset=align_up(METADATA_OFFSET + len(metadata), page_size),
         pages_length=page_bytes,
+        flags=FLAG_CHAIN if chained else 0,
     )
     header.encode()  # says now what is wrong with it, not at the end
     return header

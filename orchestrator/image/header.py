@@ -9,6 +9,7 @@ from uuid import UUID
 
 from orchestrator.errors import ImageArchitecture, ImageCorrupt, ImageTruncated, ImageVersion, NotAnImage
 from orchestrator.image.checksums import DIGEST_BYTES, digest
+from orchestrator.image.places import ONE_IMAGE
 
 MAGIC: Final = b"ORCHCKPT"
 FORMAT_VERSION: Final = 1
@@ -29,6 +30,10 @@ assert _FIELDS.size == 136
 
 _NO_PARENT: Final = bytes(16)
 
+FLAG_CHAIN: Final = 1 << 0
+"""Some of its pages lie in other images."""
+_KNOWN_FLAGS: Final = FLAG_CHAIN
+
 
 @dataclass(frozen=True, slots=True)
 class Header:
@@ -48,6 +53,11 @@ class Header:
     format_version: int = FORMAT_VERSION
     header_size: int = HEADER_BYTES
     flags: int = 0
+
+    @property
+    def has_chain(self) -> bool:
+        """Whether some of its pages lie in other images."""
+        return bool(self.flags & FLAG_CHAIN)
 
     @property
     def pages_end(self) -> int:
@@ -118,9 +128,9 @@ class Header:
                 f"{name} has format version {version}, this orch reads version {FORMAT_VERSION}",
                 hint=f"use {'a newer' if version > FORMAT_VERSION else 'an older'} orch for this image",
             )
-        if flags:
+        if flags & ~_KNOWN_FLAGS:
             raise ImageVersion(
-                f"{name} uses features that this orch does not know (flags {flags:#x})",
+                f"{name} uses features that this orch does not know (flags {flags & ~_KNOWN_FLAGS:#x})",
                 hint="use a newer orch for this image",
             )
         header = cls(
@@ -160,6 +170,10 @@ class Header:
             problem = f"page data at offset {self.pages_offset}, with metadata up to {end}"
         elif self.pages_length % size:
             problem = f"page data of {self.pages_length} bytes, no multiple of the page size {size}"
+        elif self.flags & FLAG_CHAIN and self.parent_id is None:
+            problem = "pages in other images, and no parent"
+        elif self.pages_length > ONE_IMAGE:
+            problem = f"page data of {self.pages_length} bytes, more than the limit of {ONE_IMAGE}"
         elif self.pages_end > MAX_FILE_BYTES:
             problem = f"page data up to offset {self.pages_end}, beyond what a file can hold"
         if problem:

@@ -37,6 +37,8 @@ class ImageFile:
         self.fd = fd
         """Open for reading; -1 after close()."""
         self.header = header
+        self.ancestors: dict[int, ImageFile] = {}
+        """The images that this one refers to, by their number in its places; see chain.open_ancestors()."""
         self._trailer = trailer
         self._metadata: bytes | None = None
 
@@ -137,7 +139,9 @@ class ImageFile:
         return compared
 
     def close(self) -> None:
-        """Close the file. May be called again."""
+        """Close the file and those that it refers to. May be called again."""
+        while self.ancestors:
+            self.ancestors.popitem()[1].close()
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)

@@ -113,13 +113,13 @@ class ImageStream:
         if size and not self.is_secret:
             fill_with_blanks(self.fd, size)
 
-    def begin(self, metadata: bytes, page_bytes: int) -> int:
-        """Plan the image, and return the offset of the page data."""
+    def begin(self, metadata: bytes, page_bytes: int, *, chained: bool = False) -> int:
+        """Plan the image, and return the offset of the page data. See ImageWriter.begin()."""
         if self.header is not None:
             raise RuntimeError("begin() comes once")
         self.header = plan_header(
-            self.path, metadata, page_bytes,
-            architecture=self._architecture, page_size=self._page_size, image_id=self.image_id, parent=self._parent,
+            self.path, metadata, page_bytes, architecture=self._architecture, page_size=self._page_size,
+            image_id=self.image_id, parent=self._parent, chained=chained,
         )  # fmt: skip
         self._metadata = metadata
         self._needed_bytes = self.header.pages_end

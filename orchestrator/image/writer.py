@@ -90,13 +90,16 @@ class ImageWriter:
         """
         fill_with_blanks(self.fd, size)
 
-    def begin(self, metadata: bytes, page_bytes: int) -> int:
-        """Reserve room for everything, write the metadata, and return the file offset of the page data."""
+    def begin(self, metadata: bytes, page_bytes: int, *, chained: bool = False) -> int:
+        """Reserve room for everything, write the metadata, and return the file offset of the page data.
+
+        ``chained``: some pages lie in other images, as the metadata says.
+        """
         if self.header is not None or self.fd < 0:
             raise RuntimeError("begin() comes once, before commit() and abort()")
         header = plan_header(
-            self.path, metadata, page_bytes,
-            architecture=self._architecture, page_size=self._page_size, image_id=self.image_id, parent=self._parent,
+            self.path, metadata, page_bytes, architecture=self._architecture, page_size=self._page_size,
+            image_id=self.image_id, parent=self._parent, chained=chained,
         )  # fmt: skip
         self._needed_bytes = header.pages_end + align_up(table_bytes(page_bytes), TRAILER_BYTES) + TRAILER_BYTES
         try:

@@ -14,11 +14,19 @@ from orchestrator.linux.pagemap import PAGE_SIZE
 
 _UFFDIO_API = 0xC018AA3F
 _UFFDIO_REGISTER = 0xC020AA00
+_UFFDIO_UNREGISTER = 0x8010AA01
 _UFFDIO_WAKE = 0x8010AA02
 _UFFDIO_COPY = 0xC028AA03
 _UFFDIO_ZEROPAGE = 0xC020AA04
 _UFFD_API = 0xAA
 _MODE_MISSING = 1
+_MODE_WRITES = 2
+
+UFFD_USER_MODE_ONLY = 1
+"""A flag of userfaultfd(2): what needs no privilege. Writes that are only noted are noted from kernel mode, too."""
+UFFD_FEATURE_WP_UNPOPULATED = 1 << 13
+UFFD_FEATURE_WP_ASYNC = 1 << 15
+"""Since Linux 6.7: a write to a protected page takes the protection away, and nobody waits."""
 
 UFFD_FEATURE_EVENT_FORK = 1 << 1
 UFFD_FEATURE_EVENT_REMAP = 1 << 2
@@ -156,3 +164,18 @@ def look_at(fd: int, page: int) -> int:
     """
     number = copy(fd, page, PAGE_SIZE, PAGE_SIZE).errno  # nothing is ever mapped in the first pages
     return errno.EFAULT if number == errno.EEXIST else number
+
+
+def register_writes(fd: int, start: int, end: int) -> None:
+    """Have writes to mappings noted; those that are registered with this descriptor already stay so.
+
+    Raises OSError: EBUSY if one is registered with another descriptor, EINVAL if one cannot be or is not there, ESRCH
+    if the address space is gone.
+    """
+    argument = uffdio_register(start, end - start, _MODE_WRITES, 0)
+    _call(fd, _UFFDIO_REGISTER, argument, f"UFFDIO_REGISTER, {start:#x}, {end - start:#x}")
+
+
+def unregister(fd: int, start: int, end: int) -> None:
+    """Let nothing of mappings be registered. Raises OSError, as for one that cannot be."""
+    _call(fd, _UFFDIO_UNREGISTER, uffdio_range(start, end - start), f"UFFDIO_UNREGISTER, {start:#x}")

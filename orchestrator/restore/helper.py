@@ -7,6 +7,8 @@ import mmap
 from collections.abc import Sequence
 
 from orchestrator.ids import HostPid
+from orchestrator.image.places import number_of, offset_in
+from orchestrator.image.reader import ImageFile
 from orchestrator.kinds.memory.record import PageRun
 
 _process_vm_writev = ctypes.CDLL(None, use_errno=True).process_vm_writev
@@ -38,6 +40,14 @@ def halves(runs: Sequence[PageRun]) -> tuple[list[PageRun], list[PageRun]]:
     return first, second
 
 
+def by_image(runs: Sequence[PageRun], image: ImageFile) -> list[tuple[ImageFile, list[PageRun]]]:
+    """Part runs by the images that they lie in: an image and its ancestors."""
+    parts: dict[int, list[PageRun]] = {}
+    for run in runs:
+        parts.setdefault(number_of(run.at), []).append(run)
+    return [(image.ancestors[number] if number else image, part) for number, part in parts.items()]
+
+
 def write_pages(pid: HostPid, image: int, pages_at: int, runs: Sequence[PageRun]) -> list[PageRun]:
     """Copy page runs of the image into a process; return those that could not be copied, wholly or in part.
 
@@ -55,7 +65,8 @@ def write_pages(pid: HostPid, image: int, pages_at: int, runs: Sequence[PageRun]
 
 def _write(pid: HostPid, image: int, pages_at: int, run: PageRun) -> bool:
     # Private and writable, as ctypes gives no address otherwise; nobody writes to it.
-    window = mmap.mmap(image, run.length, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE, offset=pages_at + run.at)
+    at = pages_at + offset_in(run.at)
+    window = mmap.mmap(image, run.length, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE, offset=at)
     anchor = ctypes.c_char.from_buffer(window)
     try:
         here = _Iovec(ctypes.addressof(anchor), run.length)

@@ -44,7 +44,7 @@ from orchestrator.linux.rlimits import many_descriptors, most_descriptors
 from orchestrator.restore import seed
 from orchestrator.restore.baseline import Baseline
 from orchestrator.restore.descriptors import divide, placers
-from orchestrator.restore.helper import write_pages
+from orchestrator.restore.helper import by_image, write_pages
 from orchestrator.restore.layout import plan_layout
 from orchestrator.restore.lazy import Laziness, PagerProcess, plan_later, watch
 from orchestrator.restore.plan import Compiler, Plan, ProcessTapes, add_clone, parked
@@ -135,6 +135,8 @@ class Restore:
         """Compile everything; returns the plan and the depot with its tape."""
         image_fd = self._standing.give("image")
         self._standing.numbers["arena"] = DepotFd(self._slots.passing)
+        for number in self._image.ancestors:
+            self._standing.give(_standing_name(number))
         for name in ("status", *(("cgroup",) if self._surroundings.cgroup_fd is not None else ())):
             self._standing.give(name)
         given = {key: self._standing.give(key) for key in self._given}
@@ -162,6 +164,10 @@ class Restore:
             lambda of: depot.slot(ObjectId(of)),
             lambda of: objects[ObjectId(of)],
             lambda of, vma, tape: attach_vma(self._segment(of), vma, tape),
+            {
+                number: (self._standing.give(_standing_name(number)), other.pages_offset)
+                for number, other in self._image.ancestors.items()
+            },
         )
         tables = {table.id: table for table in self._snapshot.file_tables}
         first = first_holders(self._snapshot.file_tables)
@@ -279,6 +285,7 @@ class Restore:
     def _sow(self, arena: Arena, status_write: int) -> tuple[Stage, Actor]:
         """Start the seed and map the arena in it."""
         ours = {"image": self._image.fd, "arena": arena.fd, "status": status_write, **self._given}
+        ours.update({_standing_name(number): other.fd for number, other in self._image.ancestors.items()})
         if self._surroundings.cgroup_fd is not None:
             ours["cgroup"] = self._surroundings.cgroup_fd
         numbers = self._standing.numbers
@@ -380,7 +387,10 @@ class Restore:
         """Fill large memory together with its process."""
         assert self._backings is not None
         stage.start(actor, tape)
-        left = write_pages(HostPid(actor.tracee.tid), self._image.fd, self._backings.pages_at, helped)
+        pid = HostPid(actor.tracee.tid)
+        left: list[PageRun] = []
+        for image, runs in by_image(helped, self._image):
+            left += write_pages(pid, image.fd, image.pages_offset, runs)
         stage.run()
         if left:
             alone = Tape(tape.label)
@@ -538,6 +548,10 @@ class Restore:
         if not found:
             raise RebuildFailed(f"process {process.pid} has no system-call instruction anywhere")
         return found
+
+
+def _standing_name(number: int) -> str:
+    return f"image {number}"
 
 
 def _let_go(stops: Mapping[HostTid, int]) -> None:

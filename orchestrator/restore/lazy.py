@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from orchestrator.errors import KernelLacks, NotPermitted, RebuildFailed
 from orchestrator.ids import HostPid, Pid
+from orchestrator.image.places import number_of, offset_in
 from orchestrator.image.reader import ImageFile
 from orchestrator.kinds.memory.lazily import (
     LEAST_OF_JOB,
@@ -103,7 +104,9 @@ def _holds_robust_futexes(thread: Thread, memory: AddressSpace, image: ImageFile
         if vma.start <= at < vma.end:
             for run in vma.runs:
                 if run.start <= at and at + _HEAD_BYTES <= run.end:
-                    head = os.pread(image.fd, _HEAD_BYTES, image.pages_offset + run.at + at - run.start)
+                    holder = image.ancestors[number_of(run.at)] if number_of(run.at) else image
+                    offset = holder.pages_offset + offset_in(run.at) + at - run.start
+                    head = os.pread(holder.fd, _HEAD_BYTES, offset)
                     return int.from_bytes(head[:8], "little") != at or any(head[16:])
     return True
 
@@ -225,7 +228,7 @@ def _become(
         os.setsid()  # what is typed at a terminal, or ends a session, is not for us
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         os.chdir("/")
-        source = PageSource(image.fd, image.pages_offset, image.pages_length)
+        source = PageSource(image)
         keep = {go, ready, desk.fileno(), *world}
         null = os.open(os.devnull, os.O_RDWR)
         for number in {0, 1, 2} - keep - {null}:

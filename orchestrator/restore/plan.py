@@ -223,7 +223,8 @@ class Compiler:
             for p in self._snapshot.processes
             if p.state and p.parent in of and users[of[p.pid]] == users[of[p.parent]] == 1
         }
-        given = plan_heirlooms({id_: space.vmas for id_, space in self._memories.items()}, parents)
+        spaces = {id_: space.vmas for id_, space in self._memories.items()}
+        given = plan_heirlooms(spaces, parents, ascending=not self._snapshot.chain)
         return {id_: msgspec.structs.replace(self._memories[id_], vmas=vmas) for id_, vmas in given.items()}
 
     def _shares_pages(self, child: Process, parent: Process) -> bool:

@@ -19,7 +19,7 @@ from orchestrator.ids import FarAddr, HostTid, Pid, Tid
 from orchestrator.linux import ptrace, vdso
 from orchestrator.linux.arch import x86_64 as arch
 from orchestrator.linux.proc_maps import read_maps
-from orchestrator.tape.build import TAPE_SIGNAL, Played, Tape
+from orchestrator.tape.build import TAPE_SIGNAL, Played, Tape, TapeError
 from orchestrator.tape.memory import Memory
 
 MASK_ALL_BUT_TAPE_SIGNAL = (1 << 64) - 1 & ~(1 << TAPE_SIGNAL - 1)
@@ -156,6 +156,25 @@ class Tracee:
             stop = ptrace.wait_for(self.tid)
             if self.stopped_at_end(stop):
                 return self.results()
+
+    def pause(self) -> Played:
+        """Wait until a tape stops itself amid its entries, and read what it returned so far; :meth:`go_on` continues.
+
+        It does so by an entry like the one at its end. Raises TapeError if it has failed before.
+        """
+        while not self.stopped_at_end(ptrace.wait_for(self.tid)):
+            pass
+        assert self._playing is not None
+        tape, at = self._playing
+        try:
+            return tape.read_back(self.memory.read(at, tape.size))
+        except TapeError:
+            self.results()
+            raise
+
+    def go_on(self) -> None:
+        """Let a tape that pauses go on."""
+        ptrace.cont(self.tid)
 
     def stopped_at_end(self, stop: ptrace.Stop) -> bool:
         """Judge a stop reported while a tape plays; let the task go on if it is not the tape's end."""

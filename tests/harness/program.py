@@ -71,8 +71,12 @@ class Run:
 
     def start(self) -> None:
         """Run the program as a job, up to the point where it is ready."""
-        self.job.run(self._prepare())
+        self.begin()
         self.wait_until_ready()
+
+    def begin(self) -> None:
+        """Run the program as a job."""
+        self.job.run(self._prepare())
 
     def start_plain(self) -> None:
         """Run the program without orch, up to the point where it is ready."""
@@ -93,9 +97,9 @@ class Run:
     def wait_until_ready(self) -> None:
         """Wait until the program has set itself up."""
         if not wait_for_file(self._ready, self.program.seconds, unless_gone=self.job.processes):
-            self._say_why("did not get ready")
+            self.say_why("did not get ready")
         if self._result.exists():
-            self._say_why(self._result.read_text().strip())
+            self.say_why(self._result.read_text().strip())
         self._kept = KeptFiles.of([*self.job.files.rglob("*"), *self.job.shared_memory_files()])
 
     def let_go(self) -> None:
@@ -112,10 +116,10 @@ class Run:
         self.let_go()
         try:
             if not wait_for_file(self._result, self.program.seconds, unless_gone=self.job.processes):
-                self._say_why("gave no verdict")
+                self.say_why("gave no verdict")
             verdict = self._result.read_text().strip()
             if verdict != "PASS":
-                self._say_why(verdict)
+                self.say_why(verdict)
             self.job.wait_until_over()
         finally:
             os.close(self._go)
@@ -127,7 +131,7 @@ class Run:
         self._result.unlink(missing_ok=True)
         self._kept.put_back()
 
-    def _say_why(self, what: str) -> None:
+    def say_why(self, what: str) -> None:
         if self._result.exists():
             what = self._result.read_text().strip()
         plain = self.job.directory / "logs" / "plain.out"

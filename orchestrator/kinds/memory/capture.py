@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from mmap import PROT_EXEC
 from typing import NamedTuple, Self
@@ -18,6 +18,7 @@ from orchestrator.kinds.memory import huge
 from orchestrator.kinds.memory.aio import AIO, is_ring, note_ring
 from orchestrator.kinds.memory.record import PageRun, Vma
 from orchestrator.kinds.memory.sharing import SharedRun, Sharing, shared_parts
+from orchestrator.kinds.memory.tracked import UNWRITTEN, TrackedMemory
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.task.numa import DEFAULT, MemoryPolicy, read_policies, several_nodes
 from orchestrator.linux import pagemap
@@ -126,6 +127,31 @@ class Pages:
             return_mask=pagemap.PAGE_IS_GUARD,
         )
 
+    def scan_tracked(self, start: int, end: int, *, arm: bool) -> list[pagemap.Region]:
+        """Return such ranges of mappings that are registered for noting writes, with PAGE_IS_WRITTEN where it applies.
+
+        With ``arm`` writes are noted from here on, for all that is found. Cheaper than a scan that looks for files.
+        """
+        base = pagemap.PAGE_IS_WPALLOWED
+        guards = pagemap.scan(
+            self._pagemap,
+            start,
+            end,
+            category_mask=base | pagemap.PAGE_IS_GUARD,
+            return_mask=pagemap.PAGE_IS_GUARD,
+        )
+        found = pagemap.scan(
+            self._pagemap,
+            start,
+            end,
+            category_inverted=pagemap.PAGE_IS_PFNZERO | pagemap.PAGE_IS_GUARD,
+            category_mask=base | pagemap.PAGE_IS_PFNZERO | pagemap.PAGE_IS_GUARD,
+            category_anyof_mask=pagemap.PAGE_IS_PRESENT | pagemap.PAGE_IS_SWAPPED,
+            return_mask=pagemap.PAGE_IS_WRITTEN,
+            flags=pagemap.PM_SCAN_WP_MATCHING if arm else 0,
+        )
+        return sorted(guards + found) if guards else found
+
 
 def capture_memory(
     pid: HostPid,
@@ -137,10 +163,12 @@ def capture_memory(
     policy: MemoryPolicy = DEFAULT,
     *,
     has_children: bool = True,
+    tracked: TrackedMemory | None = None,
 ) -> CapturedMemory:
     """Describe the mappings of a held process and place its pages.
 
     ``ours`` is where our own workspace lies, ``policy`` what the process has where a mapping has none of its own.
+    ``tracked`` knows which pages were not written since another image has them.
     """
     memory = CapturedMemory(parent, has_children=has_children)
     policies = read_policies(pid) if several_nodes() else {}
@@ -150,6 +178,8 @@ def capture_memory(
             memory.lock_future = _lock_future(flags)
             lines += [(part, flags) for part in without(ours, line)]
             continue
+        if tracked is not None:
+            flags = tracked.without_ours(line, flags)
         refused = [_REFUSED_FLAGS[flag] for flag in flags if flag in _REFUSED_FLAGS]
         if is_ring(line):
             note_ring(scope, pid, line)
@@ -163,12 +193,12 @@ def capture_memory(
             lines.append((line, flags))
     memory.lines = [line for line, _ in lines]
     with Pages(pid) as pages:
-        regions = _regions(pages, lines)
+        regions = _regions(pages, lines) if tracked is None else tracked.regions(pages, lines)
         if placer.compares:
             pages.read(regions)
         regions.reverse()
         for line, flags in lines:
-            vma = _capture_vma(pid, line, flags, mappers, memory, pages, regions, placer)
+            vma = _capture_vma(pid, line, flags, mappers, memory, pages, regions, placer, tracked)
             name, own = _given_name(line), policies.get(line.start, policy)
             if name or own != policy:
                 vma = msgspec.structs.replace(vma, name=name, policy=own if own != policy else None)
@@ -214,6 +244,7 @@ def _capture_vma(
     pages: Pages,
     regions: list[pagemap.Region],
     placer: Placer,
+    tracked: TrackedMemory | None,
 ) -> Vma:
     kept = tuple(flag for flag in flags if flag in _REMADE_FLAGS)
     special = _SPECIAL.get(line.path)
@@ -249,7 +280,8 @@ def _capture_vma(
         if categories & pagemap.PAGE_IS_GUARD:
             guards.append((start, end))
         elif "dp" not in flags:  # what the kernel may drop at any time is not worth a place; secrets lie there
-            runs += placer.place(memory, pages, start, end, readable=bool(line.prot & 1))
+            known = tracked.known_in(start, end) if tracked is not None and categories & UNWRITTEN else ()
+            runs += placer.place(memory, pages, start, end, readable=bool(line.prot & 1), known=known)
     return Vma(
         line.start,
         line.end,
@@ -309,29 +341,65 @@ class Placer:
         """Whether it asks for page frames."""
         return self._sharing is not None
 
-    def place(self, memory: CapturedMemory, pages: Pages, start: int, end: int, *, readable: bool) -> list[PageRun]:
-        """Place [start, end), splitting it where sharing begins and ends."""
+    def place(
+        self,
+        memory: CapturedMemory,
+        pages: Pages,
+        start: int,
+        end: int,
+        *,
+        readable: bool,
+        known: Sequence[PageRun] = (),
+    ) -> list[PageRun]:
+        """Place [start, end), splitting it where sharing begins and ends.
+
+        ``known``: what of it another image has.
+        """
         if self._sharing is None:
-            return [self._new(memory, start, end, readable)]
+            return self._unshared(memory, start, end, readable, known)
         entries = pages.entries(start, end)
         shared = list(shared_parts(entries))
         runs: list[PageRun] = []
-        before = len(memory.own)
+        first_here: set[PageRun] = set()
         fresh = start
+
+        def add_unshared(until: int) -> None:
+            if fresh < until:
+                parts = self._unshared(memory, fresh, until, readable, known)
+                runs.extend(parts)
+                first_here.update(parts)
+
         for first, last in shared:
             base = start + first * PAGE
-            for known in self._sharing.find(memory.ancestors, base, entries[first:last]):
-                if known.at < 0:
+            for found in self._sharing.find(memory.ancestors, base, entries[first:last]):
+                if found.at < 0:
                     continue
-                low, high = base + known.first * PAGE, base + known.last * PAGE
-                if fresh < low:
-                    runs.append(self._new(memory, fresh, low, readable))
-                runs.append(PageRun(low, high - low, known.at))
+                low, high = base + found.first * PAGE, base + found.last * PAGE
+                add_unshared(low)
+                runs.append(PageRun(low, high - low, found.at))
                 fresh = high
-        if fresh < end:
-            runs.append(self._new(memory, fresh, end, readable))
+        add_unshared(end)
         if shared and (memory.has_children or memory.ancestors):
-            self._remember(memory, start, entries, shared, runs, {*memory.own[before:]})
+            self._remember(memory, start, entries, shared, runs, first_here)
+        return runs
+
+    def _unshared(
+        self, memory: CapturedMemory, start: int, end: int, readable: bool, known: Sequence[PageRun]
+    ) -> list[PageRun]:
+        """Place pages that no relative has: where another image has them, or anew."""
+        if not known:
+            return [self._new(memory, start, end, readable)]
+        runs: list[PageRun] = []
+        for run in known:
+            low, high = max(run.start, start), min(run.start + run.length, end)
+            if low >= high:
+                continue
+            if start < low:
+                runs.append(self._new(memory, start, low, readable))
+            runs.append(run if high - low == run.length else PageRun(low, high - low, run.at + low - run.start))
+            start = high
+        if start < end:
+            runs.append(self._new(memory, start, end, readable))
         return runs
 
     def _new(self, memory: CapturedMemory, start: int, end: int, readable: bool) -> PageRun:

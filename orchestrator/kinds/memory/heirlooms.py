@@ -16,13 +16,14 @@ from orchestrator.kinds.memory.record import PageRun, Vma
 
 
 def plan_heirlooms(
-    spaces: Mapping[ObjectId, Sequence[Vma]], parents: Mapping[ObjectId, ObjectId]
+    spaces: Mapping[ObjectId, Sequence[Vma]], parents: Mapping[ObjectId, ObjectId], *, ascending: bool = True
 ) -> dict[ObjectId, Sequence[Vma]]:
     """Say for address spaces what they have while children are born, where that is not what is their own.
 
     ``spaces`` stand parents first, as they were captured. ``parents``: of each whose parent is among them.
+    ``ascending``: whether all places were made in that order, as in an image that refers to no other.
     """
-    if not _share_without_ancestors(spaces, parents):
+    if ascending and not _share_without_ancestors(spaces, parents):
         return {}
     children: dict[ObjectId, list[Sequence[Vma]]] = {}
     given: dict[ObjectId, Sequence[Vma]] = {}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from orchestrator.errors import ImageCorrupt
+from orchestrator.image.places import number_of, offset_in
 from orchestrator.kinds.memory.aio import AIO, rebuild_ring
 from orchestrator.kinds.memory.huge import map_flags
 from orchestrator.kinds.memory.lazily import Later
@@ -58,6 +60,16 @@ class Backings(NamedTuple):
     """Shared memory object -> descriptor."""
     attach: Callable[[int, Vma, Tape], None]
     """Attach a System V segment."""
+    others: Mapping[int, tuple[int, int]] = {}
+    """The same two, ``image`` and ``pages_at``, of the other images that pages lie in, by their numbers."""
+
+    def find(self, place: int) -> tuple[int, int]:
+        """Return the descriptor and the file offset of a place."""
+        number = number_of(place)
+        if number and number not in self.others:
+            raise ImageCorrupt(f"the image has pages in image {number} of its chain, which it does not name")
+        image, pages_at = self.others[number] if number else (self.image, self.pages_at)
+        return image, pages_at + offset_in(place)
 
 
 class Inherited(NamedTuple):
@@ -344,15 +356,22 @@ def _map_where_the_kernel_chooses(tape: Tape, vma: Vma, taken: Sequence[Span], b
             tape.madvise(vma.start, size, _MADVICE[flag])
 
 
+def _place(run: PageRun) -> int:
+    return run.at
+
+
 def fill_pages(tape: Tape, runs: Sequence[PageRun], backings: Backings) -> None:
-    """Read pages from the image; runs that lie one behind the other there take one call."""
+    """Read pages from where they lie; runs that lie one behind the other in an image take one call."""
+    if backings.others:  # then neighbours in memory need not be neighbours in a file
+        runs = sorted(runs, key=_place)
     vector: list[bytes] = []
     begin = end = 0
 
     def flush() -> None:
         nonlocal vector
         if vector:
-            tape.preadv(backings.image, b"".join(vector), len(vector), backings.pages_at + begin, 0)
+            image, offset = backings.find(begin)
+            tape.preadv(image, b"".join(vector), len(vector), offset, 0)
         vector = []
 
     for run in runs:

@@ -1,0 +1,107 @@
+"""Which pages of an address space were not written since an image was made: asked of the kernel, which notes writes.
+
+A page is left out of a delta only if all of this holds: its mapping is registered with our own userfaultfd, so that
+the kernel notes writes to it; it is there, and no write was noted since it was armed for that image; and that image has
+a place for this address. New mappings are not registered, nor are moved ones, those of a child, and those behind an
+execve. Contents are read only after they are armed, so that a later write is noted if it is not in them.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from typing import Protocol
+
+from orchestrator.kinds.memory.known import KnownPages
+from orchestrator.kinds.memory.record import PageRun
+from orchestrator.linux import pagemap, userfaultfd
+from orchestrator.linux.proc_maps import MapLine, VmFlags
+
+UNWRITTEN = 1 << 62
+"""Beside the categories of a region: no write to it was noted."""
+_OURS = "uw"
+_NEVER = frozenset(("io", "pf", "dp", "ht", "um", "uw"))
+_SPECIAL = (b"[vdso]", b"[vvar]", b"[vvar_vclock]", b"[vsyscall]")
+
+
+class Scanner(Protocol):
+    """What finds pages of the process by category."""
+
+    def scan(self, start: int, end: int) -> list[pagemap.Region]:
+        """Find the pages with contents of their own, and guards."""
+
+    def scan_tracked(self, start: int, end: int, *, arm: bool) -> list[pagemap.Region]:
+        """Find such pages of registered mappings, and whether they were written."""
+
+
+class TrackedMemory:
+    """One address space with its userfaultfd."""
+
+    def __init__(self, uffd: int, known: KnownPages | None, *, arm: bool) -> None:
+        """``known``: what the image has that the memory was armed for. ``arm``: do so for the image being made."""
+        self._uffd = uffd
+        self._known = known
+        self._arm = arm
+        self._ours: set[int] = set()
+        self.armed = False
+        """Whether all that can be was armed."""
+        self.referred_bytes = 0
+        """How much was found not to be written."""
+
+    def without_ours(self, line: MapLine, flags: VmFlags) -> VmFlags:
+        """Take the flag of a registration away if it is our own."""
+        if _OURS not in flags or not self._register(line.start, line.end):
+            return flags
+        self._ours.add(line.start)
+        return tuple(flag for flag in flags if flag != _OURS)
+
+    def regions(self, pages: Scanner, lines: Sequence[tuple[MapLine, VmFlags]]) -> list[pagemap.Region]:
+        """Find what must be stored, as Scanner.scan() does; what was not written has UNWRITTEN among its categories."""
+        private = [(line, flags) for line, flags in lines if not line.shared and line.path not in _SPECIAL]
+        registered: list[MapLine] = []
+        others: list[list[int]] = []
+        for line, flags in private:
+            if line.start in self._ours or (self._arm and self._can_register(line, flags)):
+                registered.append(line)
+            elif others and (not registered or others[-1][0] > registered[-1].start):
+                others[-1][1] = line.end
+            else:
+                others.append([line.start, line.end])
+        regions = [region for start, end in others for region in pages.scan(start, end)]
+        if registered:
+            found = pages.scan_tracked(registered[0].start, registered[-1].end, arm=self._arm)
+            regions += [
+                (start, end, categories if categories & pagemap.PAGE_IS_WRITTEN else categories | UNWRITTEN)
+                for start, end, categories in found
+            ]
+        self.armed = self._arm
+        regions.sort()
+        return regions
+
+    def known_in(self, start: int, end: int) -> Sequence[PageRun]:
+        """Return where the pages of an unwritten region lie already."""
+        if self._known is None:
+            return ()
+        found = self._known.within(start, end)
+        self.referred_bytes += sum(run.length for run in found)
+        return found
+
+    def _can_register(self, line: MapLine, flags: VmFlags) -> bool:
+        return _can_be_tracked(line, flags) and self._register(line.start, line.end)
+
+    def _register(self, start: int, end: int) -> bool:
+        try:
+            userfaultfd.register_writes(self._uffd, start, end)
+        except OSError as error:
+            if error.errno not in (errno.EBUSY, errno.EINVAL, errno.ESRCH, errno.ENOMEM, errno.EPERM):
+                raise
+            return False
+        return True
+
+
+def _can_be_tracked(line: MapLine, flags: VmFlags) -> bool:
+    """Whether it is anonymous memory of this process alone.
+
+    Not that of a file: there the kernel can have a page read anew in place of one that it had noted as unwritten.
+    """
+    return line.inode == 0 and not _NEVER & {*flags}

@@ -1,0 +1,228 @@
+"""Deltas: images that hold only what has changed since another one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.command import Finished
+from harness.job import Job
+from harness.phases import PHASES, Phased
+from harness.program import Program, Run
+
+PROGRAMS = [
+    Program("delta_writes"),
+    Program("delta_mappings"),
+    Program("delta_processes"),
+    Program("delta_kernel_writes"),
+    Program("delta_sharers"),
+]
+
+Between = Callable[[Job], None]
+
+
+def wardens() -> list[int]:
+    """List the processes of this test that hold what is noted of a job."""
+    from harness.descendants import descendants
+
+    found = []
+    for pid in descendants():
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        if any(word.endswith(b"/warden.py") for word in words):
+            found.append(pid)
+    return found
+
+
+def kill_warden(_job: Job) -> None:
+    (warden,) = wardens()
+    os.kill(warden, signal.SIGKILL)
+    os.waitpid(warden, 0)
+
+
+def nothing(_job: Job) -> None:
+    assert len(wardens()) == 1
+
+
+def described(job: Job, image: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(job.orch.ok("show", "--json", str(image)).output)
+    return found
+
+
+def delta(job: Job, *options: str) -> Finished:
+    """Write a delta to the newest image."""
+    return job.orch.ok("checkpoint", "--cgroup", job.name, "--parent", "last", *job.checkpoint_options, *options)
+
+
+def make_chain(phased: Phased, between: Between = nothing) -> None:
+    """Take a checkpoint behind each phase: a whole one, and deltas to it. The job is gone then."""
+    job = phased.job
+    phased.start()
+    for number in range(PHASES + 1):
+        phased.keep_files(number)
+        if number == 0:
+            job.checkpoint("--track")
+        else:
+            between(job)
+            delta(job, *(["--kill"] if number == PHASES else []))
+        if number < PHASES:
+            phased.next(number + 1)
+    job.wait_until_over()
+    assert sorted(path.name for path in job.image.parent.iterdir()) == sorted(
+        phased.image(number).name for number in range(PHASES + 1)
+    )
+
+
+@pytest.fixture
+def phased(run: Run) -> Phased:
+    return Phased(run)
+
+
+@pytest.mark.parametrize("between", [nothing, kill_warden], ids=["tracked", "warden_killed"])
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.id)
+def test_a_chain_brings_the_job_back(phased: Phased, between: Between) -> None:
+    make_chain(phased, between)
+    phased.job.restore(phased.image(PHASES))
+    phased.run.must_pass()
+
+
+@pytest.mark.parametrize("number", range(PHASES))
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.id)
+def test_each_image_of_a_chain_brings_the_job_back(phased: Phased, number: int) -> None:
+    make_chain(phased)
+    phased.back_to(number)
+    phased.job.restore(phased.image(number))
+    for later in range(number + 1, PHASES + 1):
+        phased.next(later)
+    phased.run.must_pass()
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.id)
+def test_a_job_that_goes_on_is_none_the_worse(phased: Phased) -> None:
+    phased.start()
+    phased.job.checkpoint("--track")
+    for number in range(1, PHASES + 1):
+        phased.next(number)
+        delta(phased.job)
+    phased.run.must_pass()
+
+
+WRITES = pytest.mark.parametrize("program", [Program("delta_writes")], ids=["delta_writes"])
+
+
+@WRITES
+def test_only_what_was_written_is_in_a_delta(phased: Phased) -> None:
+    make_chain(phased)
+    whole, *deltas = [described(phased.job, phased.image(number)) for number in range(PHASES + 1)]
+    assert whole["parent"] is None
+    assert whole["chain"] == []
+    ids = [one["id"] for one in (whole, *deltas)]
+    for number, one in enumerate(deltas, 1):
+        assert one["parent"] == ids[number - 1]
+        assert [link["id"] for link in one["chain"]] == ids[number - 1 :: -1]
+        assert one["sizes"]["pages"] < whole["sizes"]["pages"] / 2
+        assert all(0 < link["referred"] <= link["pages"] for link in one["chain"])
+        whole_memory = sum(memory["stored"] for memory in one["memories"])
+        assert whole_memory == one["sizes"]["pages"] + sum(link["referred"] for link in one["chain"])
+    text = phased.job.orch.ok("show", str(phased.image(1)), "--only", "tree").output
+    assert f"needs       {phased.image(0).name}  {ids[0]}" in text
+
+
+@WRITES
+def test_a_chain_is_found_wherever_it_is_and_whatever_it_is_called(phased: Phased) -> None:
+    make_chain(phased)
+    elsewhere = phased.job.directory / "elsewhere"
+    elsewhere.mkdir()
+    for number in range(PHASES + 1):
+        phased.image(number).rename(elsewhere / f"renamed-{number}.ckpt")
+    link = phased.job.directory / "link"
+    link.symlink_to(elsewhere / f"renamed-{PHASES}.ckpt")
+    phased.job.restore(link)
+    phased.run.must_pass()
+
+
+@WRITES
+def test_a_broken_chain_is_refused_by_name(phased: Phased) -> None:
+    make_chain(phased)
+    job, newest, middle = phased.job, phased.image(PHASES), phased.image(1)
+
+    def refused(says: str, *argv: str) -> None:
+        finished = job.orch.expect(37, *(argv or ("restore", "-d", str(newest))))
+        assert middle.name in finished.errors
+        assert says in finished.errors
+        assert job.processes() == []
+
+    whole = middle.read_bytes()
+    middle.unlink()
+    refused("it is missing")
+    refused("it is missing", "restore", "--dry-run", str(newest))
+    middle.write_bytes(whole[:-1])
+    refused("is not usable")
+    damaged = bytearray(whole)
+    damaged[100] ^= 1
+    middle.write_bytes(damaged)
+    refused("is not usable")
+    shutil.copy(phased.image(0), middle)
+    refused("is another image")
+    assert job.orch.ok("show", str(newest)).exit_code == 0
+    middle.write_bytes(whole)
+    job.restore(newest)
+    phased.run.must_pass()
+
+
+@WRITES
+def test_a_stream_of_a_delta_is_refused(phased: Phased) -> None:
+    make_chain(phased)
+    with phased.image(1).open("rb") as stream:
+        argv = ("restore", "-", "-d")
+        process, stem = phased.job.orch.start(*argv, stdin=stream.fileno())
+        finished = phased.job.orch.finish(process, stem, argv)
+    assert finished.exit_code == 37
+    assert "by its file name" in finished.errors
+
+
+@WRITES
+def test_what_cannot_be_a_delta_is_refused(phased: Phased) -> None:
+    job = phased.job
+    phased.start()
+    job.checkpoint("--track")
+
+    def refused(code: int, says: str, *options: str) -> None:
+        finished = job.orch.expect(code, "checkpoint", "--cgroup", job.name, *options)
+        assert says in finished.errors
+
+    refused(2, "--parent needs an image with a name", "--parent", "last", "-o", "-")
+    refused(2, "--track needs an image with a name", "--track", "-o", "-")
+    refused(2, "do not go together", "--parent", "last", "--compress")
+    refused(2, "is not beside its parent", "--parent", "last", "-o", str(job.directory / "x.ckpt"))
+    refused(38, "would refer to", "--parent", "last", "-o", str(job.image))
+    refused(30, "there is no image", "--parent", str(job.directory / "none.ckpt"))
+    delta(job)
+    refused(38, "is in use", "-o", str(job.image))
+    packed = job.image.with_name("packed.ckpt")
+    job.checkpoint("--compress", image=packed)
+    refused(2, "is compressed", "--parent", "last")
+    packed.unlink()
+    assert len(wardens()) == 1
+    delta(job, "--kill", "--parent", str(phased.image(1)))
+    job.wait_until_over()
+
+
+@WRITES
+def test_without_an_earlier_image_it_is_a_whole_one(phased: Phased) -> None:
+    job = phased.job
+    phased.start()
+    said = delta(job, "-o", str(job.image)).errors
+    assert "there is no earlier image" in said
+    assert described(job, job.image)["parent"] is None
+    phased.next(1)
+    delta(job)
+    assert described(job, phased.image(1))["parent"] is not None
+    job.kill()
+    assert wardens() == []
