@@ -92,6 +92,14 @@ def test_a_chain_brings_the_job_back(phased: Phased, between: Between) -> None:
     phased.run.must_pass()
 
 
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.id)
+def test_a_chain_is_restored_on_demand(phased: Phased) -> None:
+    make_chain(phased)
+    phased.job.restore_options = ["--lazy"]
+    phased.job.restore(phased.image(PHASES))
+    phased.run.must_pass()
+
+
 @pytest.mark.parametrize("number", range(PHASES))
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.id)
 def test_each_image_of_a_chain_brings_the_job_back(phased: Phased, number: int) -> None:
@@ -153,7 +161,7 @@ def test_a_broken_chain_is_refused_by_name(phased: Phased) -> None:
     job, newest, middle = phased.job, phased.image(PHASES), phased.image(1)
 
     def refused(says: str, *argv: str) -> None:
-        finished = job.orch.expect(37, *(argv or ("restore", "-d", str(newest))))
+        finished = job.orch.expect(50, *(argv or ("restore", "-d", str(newest))))
         assert middle.name in finished.errors
         assert says in finished.errors
         assert job.processes() == []
@@ -183,7 +191,7 @@ def test_a_stream_of_a_delta_is_refused(phased: Phased) -> None:
         argv = ("restore", "-", "-d")
         process, stem = phased.job.orch.start(*argv, stdin=stream.fileno())
         finished = phased.job.orch.finish(process, stem, argv)
-    assert finished.exit_code == 37
+    assert finished.exit_code == 50
     assert "by its file name" in finished.errors
 
 
@@ -199,12 +207,12 @@ def test_what_cannot_be_a_delta_is_refused(phased: Phased) -> None:
 
     refused(2, "--parent needs an image with a name", "--parent", "last", "-o", "-")
     refused(2, "--track needs an image with a name", "--track", "-o", "-")
-    refused(2, "do not go together", "--parent", "last", "--compress")
+    refused(2, "goes together with neither", "--parent", "last", "--compress")
     refused(2, "is not beside its parent", "--parent", "last", "-o", str(job.directory / "x.ckpt"))
-    refused(38, "would refer to", "--parent", "last", "-o", str(job.image))
+    refused(51, "would refer to", "--parent", "last", "-o", str(job.image))
     refused(30, "there is no image", "--parent", str(job.directory / "none.ckpt"))
     delta(job)
-    refused(38, "is in use", "-o", str(job.image))
+    refused(51, "is in use", "-o", str(job.image))
     packed = job.image.with_name("packed.ckpt")
     job.checkpoint("--compress", image=packed)
     refused(2, "is compressed", "--parent", "last")
