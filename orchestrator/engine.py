@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -46,7 +47,7 @@ from orchestrator.target import Target
 if TYPE_CHECKING:
     from orchestrator.image.keys import Recipient
 
-Ending = Literal["run", "stop", "kill"]
+Ending = Literal["run", "stop", "kill", "move"]
 Progress = Callable[[str, int, int], None]
 """Called with what is done, how many bytes of it are done, and of how many."""
 
@@ -79,6 +80,12 @@ class CheckpointOptions:
     """The image that this one is a delta to; "last" is the newest of the job."""
     track: bool = False
     """Whether the job's writes are noted from here on, so that a delta to this image is made fast."""
+    noted: bool = True
+    """Whether the image is one of those that the job is known to have."""
+    hand_over: Callable[[str], None] | None = None
+    """For a job that moves: called with the path of the image while it is held. If it raises, the job goes on."""
+    given_up: Callable[[], None] | None = None
+    """For a job that moves: called when it was killed."""
 
 
 def checkpoint(
@@ -98,7 +105,7 @@ def checkpoint(
         output=output,
         parent=options.parent,
         track=options.track,
-        ends=options.ending == "kill",
+        ends=options.ending in ("kill", "move"),
         packed=options.packing is not None or bool(options.encrypt),
         externals=options.externals,
         timeout=options.timeout,
@@ -122,6 +129,8 @@ def checkpoint(
             replicate=options.replicate,
             progress=progress,
             deltas=plan.deltas,
+            hand_over=None if options.hand_over is None else partial(options.hand_over, plan.output),
+            given_up=options.given_up,
         )
         image = open_writer(
             plan.output,
@@ -136,9 +145,9 @@ def checkpoint(
     statistics.output = output = plan.output
     statistics.delta_to = plan.parent_path
     if target.job is not None:
-        if options.ending == "kill":
+        if options.ending in ("kill", "move"):
             await_supervisor(target.job, time.monotonic() + KILL_SECONDS)
-        elif output != STANDARD:
+        elif output != STANDARD and options.noted:
             target.job.note_image(output)
     return statistics
 
@@ -191,6 +200,8 @@ class RestoreOptions:
     """Which TCP connections of the image the job finds ended."""
     lazy: bool = False
     """Whether the job runs before its memory is there: pages come when they are used, or when there is time."""
+    gate: Callable[[], None] | None = None
+    """Called when all is built, before anything of it runs. If it raises, nothing is left."""
     pager: frozenset[str] = frozenset()
     """For tests: "on-demand" brings only what is used, "everything" leaves out little, too."""
 
@@ -210,6 +221,11 @@ def decode(image: ImageFile) -> Snapshot:
     return snapshot
 
 
+def may_restore(snapshot: Snapshot, options: RestoreOptions) -> None:
+    """Raise RestoreError's children if files, names, ports or anything else that a job needs is not there."""
+    check(snapshot, new=options.new, host_pids=options.host_pids, inherited=options.inherited)
+
+
 def rebuild(image: ImageFile, snapshot: Snapshot, options: RestoreOptions, cgroup: str | None) -> tuple[Root, int]:
     """Bring a job back into ``cgroup``; return its root and the microseconds that it took.
 
@@ -221,7 +237,7 @@ def rebuild(image: ImageFile, snapshot: Snapshot, options: RestoreOptions, cgrou
             one.verify_pages()
     given_up = filters_of(snapshot.files) if options.cut else set()
     snapshot = _without_cut(snapshot, options)
-    check(snapshot, new=options.new, host_pids=options.host_pids, inherited=options.inherited)
+    may_restore(snapshot, options)
     restored = _restore(image, snapshot, options, cgroup).run()
     if given_up:
         let_through(given_up)
@@ -260,7 +276,8 @@ def _restore(image: ImageFile, snapshot: Snapshot, options: RestoreOptions, cgro
         own_cgroups=snapshot.own_cgroups,
     )
     laziness = _laziness(options, cgroup) if options.lazy else None
-    return Restore(image, snapshot, surroundings, options.inherited, baseline, options.controlling, laziness)
+    given = options.inherited, baseline, options.controlling
+    return Restore(image, snapshot, surroundings, *given, laziness, options.gate)
 
 
 def _laziness(options: RestoreOptions, cgroup: str | None) -> Laziness:

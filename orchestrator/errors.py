@@ -39,7 +39,8 @@
         ├── ResourceTaken           43   a port, a name, a lock or a terminal is held by somebody else
         ├── RebuildFailed           44   a task of the restored job could not be rebuilt
         ├── CannotHonour            45   what was asked for does not fit this image or machine
-        └── PagesLost               46   memory of a running job did not come from its image: the job was killed
+        ├── PagesLost               46   memory of a running job did not come from its image: the job was killed
+        └── PeerLost                47   the other end of a migration is gone, or is no orch
 
 An exit code is never reused. 128+N is the exit status of a job that died of signal N, and 130 is
 orch interrupted. A message says what happened, to which task and object; ``hint`` says what to do.
@@ -309,6 +310,12 @@ class PagesLost(RestoreError):
     """Memory of a running job did not come from its image: the job was killed."""
 
     exit_code = 46
+
+
+class PeerLost(RestoreError):
+    """The other end of a migration is gone, or is no orch."""
+
+    exit_code = 47
 
 
 @dataclass(slots=True)

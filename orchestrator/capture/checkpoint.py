@@ -97,7 +97,11 @@ class Request:
     root: HostPid | None = None
     """The process whose end is the job's end; by default the oldest root."""
     ending: str = "run"
-    """"run", "stop" or "kill"."""
+    """"run", "stop", "kill"; or "move": it is killed once ``hand_over`` has done so, and goes on if that fails."""
+    hand_over: Callable[[], None] | None = None
+    """Called while a job that moves is held, and its image is whole."""
+    given_up: Callable[[], None] | None = None
+    """Called as soon as nothing of a job that moves can run any more."""
     timeout: float = 10.0
     """Seconds that freezing may take."""
     externals: frozenset[str] = frozenset()
@@ -221,19 +225,21 @@ def _hold_and_write(
             statistics.memwrite_us = _us(writing)
             if tracking is not None:
                 statistics.referred_bytes = tracking.referred_bytes
-                tracking.done(ends=request.ending == "kill")
+                tracking.done(ends=request.ending in ("kill", "move"))
                 assert request.deltas is not None
                 request.deltas.armed_for(writer.image_id, writer.path)
             if request.ending != "run":
                 writer.commit(durable=request.durable, checksums=request.checksums)
-            if request.ending == "kill":
+            if request.ending == "move" and request.hand_over is not None:
+                request.hand_over()
+            if request.ending in ("kill", "move"):
                 for act in scope.farewells:
                     act()
                 statistics.frozen_us = _us(began)
-                job.kill()
+                job.kill(request.given_up)
         finally:
             scope.close()
-        if request.ending != "kill":
+        if request.ending not in ("kill", "move"):
             job.release(stop=request.ending == "stop")
             statistics.frozen_us = _us(began)
     if replica is not None and capture.late is not None:

@@ -7,7 +7,7 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from orchestrator.errors import CaptureFailed, FreezeTimeout, JobBusy, NoSuchProcess, NotPermitted
@@ -290,13 +290,20 @@ class HeldJob:
                 os.close(process.pidfd)
                 process.pidfd = -1
 
-    def kill(self) -> None:
-        """End every process of the job while it is held, so that nothing of it runs again."""
+    def kill(self, meanwhile: Callable[[], None] | None = None) -> None:
+        """End every process of the job while it is held, so that nothing of it runs again.
+
+        ``meanwhile`` is called as soon as that is certain.
+        """
         for process in self.processes.values():
             if not process.is_zombie:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.host, 9)
-        self._reap()
+        try:
+            if meanwhile is not None:
+                meanwhile()
+        finally:
+            self._reap()
         self._seized.clear()
         self._tracees.clear()
         self.release()

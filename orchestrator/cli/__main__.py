@@ -10,6 +10,8 @@ VERBS = {
     "ps": "list jobs with their processes, memory and images",
     "checkpoint": "write a job to an image; it goes on, or is killed or stopped",
     "restore": "bring a job back from an image",
+    "migrate": "move a running job to another machine, while it runs",
+    "receive": "take in a job that 'orch migrate' sends",
     "show": "look into an image",
     "kill": "end a job",
     "unlock": "give up the connections that an image keeps",

@@ -8,6 +8,14 @@ from typing import NoReturn
 
 from orchestrator.errors import UsageError
 
+TCP: dict[str, frozenset[str]] = {
+    "refuse": frozenset(),
+    "keep": frozenset({"tcp-keep"}),
+    "close": frozenset({"tcp"}),
+    "close-all": frozenset({"tcp", "tcp-all"}),
+}
+"""What is done with TCP connections that lead outside: the outside resources that this allows."""
+
 
 class Parser(argparse.ArgumentParser):
     """One verb's parser."""

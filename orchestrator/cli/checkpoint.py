@@ -5,16 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from orchestrator.cli.arguments import Parser, given_keys, seconds
+from orchestrator.cli.arguments import TCP, Parser, given_keys, seconds
 from orchestrator.errors import UsageError
-
-_TCP: dict[str, frozenset[str]] = {
-    "refuse": frozenset(),
-    "keep": frozenset({"tcp-keep"}),
-    "close": frozenset({"tcp"}),
-    "close-all": frozenset({"tcp", "tcp-all"}),
-}
-"""What is done with TCP connections that lead outside: the outside resources that this allows."""
 
 
 def _parser() -> Parser:
@@ -43,7 +35,7 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--tcp",
-        choices=sorted(_TCP),
+        choices=sorted(TCP),
         default="refuse",
         help="connections with the outside: refuse them; keep them, their packets held back until the restore "
         "(with --kill); or close them, so that the restored job finds them reset; or close all, so that it finds "
@@ -123,7 +115,7 @@ def main(arguments: list[str]) -> int:
     asked = CheckpointOptions(
         ending=options.ending,
         timeout=options.timeout,
-        externals=frozenset(options.external) | _TCP[options.tcp],
+        externals=frozenset(options.external) | TCP[options.tcp],
         ghost_limit=options.ghost_limit,
         durable=not options.no_sync,
         checksums=options.checksums,

@@ -9,6 +9,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.arguments import Parser, add_key, comma_list, given_keys
+from orchestrator.cli.streams import given_streams
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def main(arguments: list[str]) -> int:
     from orchestrator.image.reader import ImageFile
     from orchestrator.spawn import parse_namespaces
 
-    streams = _streams(options)
+    streams = given_streams(detached=options.detach, output=options.output)
     asked = RestoreOptions(
         new=parse_namespaces(options.new),
         host_pids=options.pid_namespace == "host",
@@ -155,19 +156,6 @@ def _write_pidfile(path: str | None, pid: int) -> None:
             file.write(f"{pid}\n")
     except OSError as error:
         raise UsageError(f"the process id cannot be written to {path}: {error.strerror}") from error
-
-
-def _streams(options: Any) -> dict[str, int]:
-    """Choose what stands in for the standard streams that the job was once given."""
-    stdin, stdout, stderr = 0, 1, 2
-    if options.detach:
-        stdin = stdout = stderr = os.open(os.devnull, os.O_RDWR)
-    if options.output is not None:
-        try:
-            stdout = stderr = os.open(options.output, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY, 0o644)
-        except OSError as error:
-            raise UsageError(f"the output file {options.output} cannot be opened: {error.strerror}") from error
-    return {"stdio[0]": stdin, "stdio[1]": stdout, "stdio[2]": stderr}
 
 
 def _inherited(settings: list[str]) -> dict[str, int]:

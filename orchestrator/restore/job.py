@@ -109,7 +109,9 @@ class Restore:
         baseline: Baseline,
         controlling: frozenset[str] = frozenset(),
         laziness: Laziness | None = None,
+        gate: Callable[[], None] | None = None,
     ) -> None:
+        self._gate = gate
         self._laziness = laziness
         self._pager: PagerProcess | None = None
         self._image = image
@@ -244,6 +246,8 @@ class Restore:
             self._kept.release()
             if self._pager is not None:
                 self._pager.await_ready()
+            if self._gate is not None:
+                self._gate()
             self._wake(stage, first, own_init=own_init)
             if self._pager is not None:
                 self._pager.begin()
