@@ -1,5 +1,5 @@
 # Works on a fresh Debian 12 as root with nothing but make installed; each target sets up what it needs.
-.PHONY: help setup setup-dev demo test test-large lint bench conformance clean
+.PHONY: help setup setup-dev demo test test-modes test-large lint bench conformance clean
 .DEFAULT_GOAL := help
 
 # An environment that keeps Python from writing bytecode would have every command of orch compile all of it again.
@@ -8,6 +8,7 @@ COMPILE = .venv/bin/python -m compileall -q orchestrator
 help:
 	@echo 'make demo    run a job, checkpoint it, kill it, restore it, and show what happened'
 	@echo 'make test    lint and run all tests (root)'
+	@echo 'make test-modes   run the tests of jobs in each mode of ORCH_TEST_MODE (many minutes)'
 	@echo 'make test-large   run the tests of size with large files (16 GiB of memory and of disk)'
 	@echo 'make lint    ruff, mypy --strict, import contracts'
 	@echo 'make bench   measure checkpoint and restore'
@@ -33,6 +34,14 @@ lint: setup-dev
 
 test: lint
 	.venv/bin/pytest -q -n auto --maxprocesses 4 --dist worksteal
+
+# The command line's modes: tests/harness/modes.py tells what each adds.
+MODES = lazy on-demand
+
+test-modes: setup-dev
+	for mode in $(MODES); do \
+	ORCH_TEST_MODE=$$mode .venv/bin/pytest -q -n auto --maxprocesses 4 --dist worksteal tests/kernel tests/apps || exit; \
+	done
 
 test-large: setup-dev
 	ORCH_TESTS_GHOST_MIB=4096 ORCH_TESTS_SECONDS=600 .venv/bin/pytest -q tests/kernel/test_limits.py

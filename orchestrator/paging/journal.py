@@ -42,6 +42,11 @@ class Message(NamedTuple):
     length: int
     """Of a move."""
 
+    @property
+    def child(self) -> int:
+        """Of a fork the new descriptor."""
+        return self.first & 0xFFFFFFFF
+
 
 class Closed(NamedTuple):
     """A descriptor that was closed: its number may become another's."""

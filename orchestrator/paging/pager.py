@@ -20,8 +20,9 @@ from orchestrator.linux.userfaultfd import UFFD_EVENT_FORK, UFFD_EVENT_PAGEFAULT
 from orchestrator.paging.desk import Desk
 from orchestrator.paging.helm import Helm
 from orchestrator.paging.journal import Journal, Message
+from orchestrator.paging.order import NotYet, in_order
 from orchestrator.paging.source import PageSource
-from orchestrator.paging.world import World, apply, in_order, unborn
+from orchestrator.paging.world import World, apply, unborn
 
 _ANY_PAGE = 0x10000
 _AROUND_FAULT = 64 << 10
@@ -121,9 +122,8 @@ class Pager:
                 continue
             self._duties.left.setdefault(fd, []).append(message)
             if message.event == UFFD_EVENT_FORK:  # watched from here on, though with which pages is not known yet
-                child = message.first & 0xFFFFFFFF
-                self._watched.add(child)
-                self._poll.register(child, select.EPOLLIN)
+                self._watched.add(message.child)
+                self._poll.register(message.child, select.EPOLLIN)
 
     def _start(self) -> None:
         """Begin, as the job runs; or end, as orch was killed, and the job with it."""
@@ -147,18 +147,26 @@ class Pager:
                 case errno.ESRCH:
                     self._gone(fd)
                 case _:
-                    self._tries = 0
-                    self._apply(fd)
+                    try:
+                        self._apply(fd)
+                    except NotYet:
+                        self._tries += 1
+                    else:
+                        self._tries = 0
 
     def _apply(self, fd: int) -> None:
         messages = self._duties.left.get(fd)
         if not messages:
             return
-        messages = in_order(messages, userfaultfd.look_at)
+        messages = in_order(messages, self._world[fd], self._look_at)
         self._duties.journal.note_applied([message.number for message in messages])
         del self._duties.left[fd]
         for message in messages:
             apply(self._world, message)
+
+    def _look_at(self, fd: int, address: int) -> int:
+        """Say what is there now; of a child that has changed something itself, not even that it was forked with it."""
+        return errno.EAGAIN if fd in self._duties.left and fd not in self._world else userfaultfd.look_at(fd, address)
 
     def _serve(self) -> None:
         """Put into place what somebody waits for."""

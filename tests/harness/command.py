@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.descendants import descendants, whereabouts
+from harness.modes import in_mode
 
 SECONDS = float(os.environ.get("ORCH_TESTS_SECONDS", "60"))
 """How long one command may take before it counts as hung."""
@@ -66,7 +67,7 @@ class Orch:
             stem.with_suffix(".err").open("wb") as err,
         ):
             process = subprocess.Popen(
-                [*self.under, *orch_argv(), *argv],
+                [*self.under, *orch_argv(), *in_mode(argv)],
                 stdin=stdin,
                 stdout=out if stdout is None else stdout,
                 stderr=err,

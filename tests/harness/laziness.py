@@ -9,12 +9,9 @@ from pathlib import Path
 
 from harness.descendants import descendants
 from harness.eventually import eventually
+from harness.modes import FILLING, ON_DEMAND
 from harness.program import Run
 from harness.ways import plain
-
-ON_DEMAND = ("--lazy", "--pager", "on-demand,everything")
-"""Nothing comes that nobody asks for: whatever the program does meets memory that is missing."""
-FILLING = ("--lazy", "--pager", "everything")
 
 LAZY_WAYS: dict[str, Callable[[Run], None]] = {"plain": plain}
 """By the name that each has in a test's id."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from harness.modes import ON_DEMAND
 from harness.program import Run
 
 Way = Callable[[Run], None]
@@ -113,6 +114,17 @@ def stopped(run: Run) -> None:
     run.hold_back()
     run.job.kill()
     run.job.restore()
+    run.must_pass()
+
+
+@rarer_way
+def lazily(run: Run) -> None:
+    """Restore a job without its memory, twice; each page comes when it is used, and all before the next checkpoint."""
+    run.start()
+    for _ in range(2):
+        run.job.checkpoint_and_kill()
+        run.job.restore_options = [*ON_DEMAND]
+        run.job.restore()
     run.must_pass()
 
 

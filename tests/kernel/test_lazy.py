@@ -12,7 +12,8 @@ import pytest
 
 from harness.eventually import eventually
 from harness.job import Job
-from harness.laziness import FILLING, LAZY_WAYS, ON_DEMAND, named, replace, start_without_memory
+from harness.laziness import LAZY_WAYS, named, replace, start_without_memory
+from harness.modes import FILLING, ON_DEMAND
 from harness.program import Program, Run
 from orchestrator.errors import PagesLost
 
