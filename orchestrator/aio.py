@@ -47,6 +47,7 @@ async def restore(
     output: str | os.PathLike[str] | None = None,
     verify: bool = False,
     tcp: str = "keep",
+    timeout: float = 120.0,  # noqa: ASYNC109  it is not of the whole, but of what does not get on
     lazy: bool = False,
     keys: Sequence[str | os.PathLike[str]] = (),
 ) -> StartedJob:
@@ -61,6 +62,7 @@ async def restore(
         output=output,
         verify=verify,
         tcp=tcp,
+        timeout=timeout,
         lazy=lazy,
         keys=keys,
     )

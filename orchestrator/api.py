@@ -82,6 +82,7 @@ def restore(
     output: str | os.PathLike[str] | None = None,
     verify: bool = False,
     tcp: str = "keep",
+    timeout: float = 120.0,
     lazy: bool = False,
     keys: Sequence[str | os.PathLike[str]] = (),
 ) -> StartedJob:
@@ -92,13 +93,15 @@ def restore(
     up the TCP connections that the image keeps with the outside ("close"), or those within the job, too ("close-all").
     With ``lazy`` the job runs before its memory is there: pages come from the image when they are used, and the rest
     when there is time. Should one not come the job is killed, and its ``wait`` raises PagesLost.
-    ``keys`` are files of private keys, for an image that is encrypted.
+    ``keys`` are files of private keys, for an image that is encrypted. A restore that has not got on at all for
+    ``timeout`` seconds is given up.
     """
     options = _given({"--name": name, "--output": output, "--new": ",".join(new)})
     if host_pids:
         options += ["--pid-namespace", "host"]
     if verify:
         options.append("--verify")
+    options.append(f"--timeout={timeout}")
     if lazy:
         options.append("--lazy")
     if tcp != "keep":

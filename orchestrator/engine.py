@@ -39,6 +39,7 @@ from orchestrator.restore.checks import check
 from orchestrator.restore.decoded import KnownSnapshot
 from orchestrator.restore.job import Restore
 from orchestrator.restore.lazy import Laziness
+from orchestrator.restore.patience import DEFAULT_SECONDS, Patience
 from orchestrator.restore.surroundings import Surroundings
 from orchestrator.snapshot import Snapshot
 from orchestrator.supervisor import Root
@@ -198,6 +199,8 @@ class RestoreOptions:
     """Whether the page data is compared with its checksums first."""
     cut: Cut | None = None
     """Which TCP connections of the image the job finds ended."""
+    patience: float = DEFAULT_SECONDS
+    """Seconds after which a restore that does not get on is given up."""
     lazy: bool = False
     """Whether the job runs before its memory is there: pages come when they are used, or when there is time."""
     gate: Callable[[], None] | None = None
@@ -223,7 +226,9 @@ def decode(image: ImageFile) -> Snapshot:
 
 def may_restore(snapshot: Snapshot, options: RestoreOptions) -> None:
     """Raise RestoreError's children if files, names, ports or anything else that a job needs is not there."""
-    check(snapshot, new=options.new, host_pids=options.host_pids, inherited=options.inherited)
+    Patience(options.patience).watch(
+        lambda: check(snapshot, new=options.new, host_pids=options.host_pids, inherited=options.inherited)
+    )
 
 
 def rebuild(image: ImageFile, snapshot: Snapshot, options: RestoreOptions, cgroup: str | None) -> tuple[Root, int]:
@@ -277,7 +282,7 @@ def _restore(image: ImageFile, snapshot: Snapshot, options: RestoreOptions, cgro
     )
     laziness = _laziness(options, cgroup) if options.lazy else None
     given = options.inherited, baseline, options.controlling
-    return Restore(image, snapshot, surroundings, *given, laziness, options.gate)
+    return Restore(image, snapshot, surroundings, *given, laziness, Patience(options.patience), options.gate)
 
 
 def _laziness(options: RestoreOptions, cgroup: str | None) -> Laziness:

@@ -40,7 +40,8 @@
         ├── RebuildFailed           44   a task of the restored job could not be rebuilt
         ├── CannotHonour            45   what was asked for does not fit this image or machine
         ├── PagesLost               46   memory of a running job did not come from its image: the job was killed
-        └── PeerLost                47   the other end of a migration is gone, or is no orch
+        ├── RestoreStalled          47   a restore did not get on any more: a file system does not answer
+        └── PeerLost                48   the other end of a migration is gone, or is no orch
 
 An exit code is never reused. 128+N is the exit status of a job that died of signal N, and 130 is
 orch interrupted. A message says what happened, to which task and object; ``hint`` says what to do.
@@ -312,10 +313,16 @@ class PagesLost(RestoreError):
     exit_code = 46
 
 
+class RestoreStalled(RestoreError):
+    """A restore did not get on any more: a file system does not answer."""
+
+    exit_code = 47
+
+
 class PeerLost(RestoreError):
     """The other end of a migration is gone, or is no orch."""
 
-    exit_code = 47
+    exit_code = 48
 
 
 @dataclass(slots=True)

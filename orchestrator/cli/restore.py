@@ -8,7 +8,7 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.cli.arguments import Parser, add_key, comma_list, given_keys
+from orchestrator.cli.arguments import Parser, add_key, comma_list, given_keys, seconds
 from orchestrator.cli.streams import given_streams
 from orchestrator.errors import UsageError
 
@@ -64,6 +64,13 @@ def _parser() -> Parser:
         "when there is time. The image may be replaced or removed meanwhile",
     )
     parser.add_argument("--pager", type=comma_list, default=[], help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--timeout",
+        type=seconds,
+        default=120.0,
+        metavar="SECONDS",
+        help="give up when the restore has not got on at all for so long, because a file system does not answer (120)",
+    )
     parser.add_argument("--verify", action="store_true", help="compare the page data with its checksums first")
     parser.add_argument("--stats", metavar="FILE", help="write what it took to a file, as JSON; - is the output")
     parser.add_argument("--report", type=int, help=argparse.SUPPRESS)
@@ -84,6 +91,7 @@ def main(arguments: list[str]) -> int:
         host_pids=options.pid_namespace == "host",
         inherited={**streams, **_inherited(options.inherit)},
         verify=options.verify,
+        patience=options.timeout,
         cut=None if options.tcp == "keep" else options.tcp,
         lazy=options.lazy,
         pager=frozenset(options.pager),

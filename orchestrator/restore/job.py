@@ -47,6 +47,7 @@ from orchestrator.restore.descriptors import divide, placers
 from orchestrator.restore.helper import by_image, write_pages
 from orchestrator.restore.layout import plan_layout
 from orchestrator.restore.lazy import Laziness, PagerProcess, plan_later, watch
+from orchestrator.restore.patience import Patience
 from orchestrator.restore.plan import Compiler, Plan, ProcessTapes, add_clone, parked
 from orchestrator.restore.play import Actor, Birth, Stage, await_state, begin_sleep, behead, first_stop, resume
 from orchestrator.restore.surroundings import Surroundings
@@ -109,8 +110,10 @@ class Restore:
         baseline: Baseline,
         controlling: frozenset[str] = frozenset(),
         laziness: Laziness | None = None,
+        patience: Patience | None = None,
         gate: Callable[[], None] | None = None,
     ) -> None:
+        self._patience = patience or Patience()
         self._gate = gate
         self._laziness = laziness
         self._pager: PagerProcess | None = None
@@ -301,7 +304,7 @@ class Restore:
             arch.forget_call(base)
             loop = arena.reserve(len(arch.TAPE_LOOP))
             arena.write(loop, arch.TAPE_LOOP)
-            stage = Stage(arena, loop, base, seed.SYSCALL)
+            stage = Stage(arena, loop, base, seed.SYSCALL, self._patience)
             actor = stage.adopt(HostTid(pid), Pid(pid), Tid(pid))
             result = actor.tracee.call(
                 _NR_MMAP, arena.base, arena.size, _PROT_RWX, _MAP_SHARED_FIXED, numbers["arena"], 0

@@ -21,6 +21,7 @@ from orchestrator.kinds.task.sleeps import Sleep
 from orchestrator.linux import ptrace
 from orchestrator.linux.arch import x86_64 as arch
 from orchestrator.linux.proc_stat import read_stat
+from orchestrator.restore.patience import Patience
 from orchestrator.tape.build import Played, Tape, TapeError
 from orchestrator.tape.memory import Arena
 from orchestrator.tape.tracee import MASK_ALL_BUT_TAPE_SIGNAL, TaskGone, Tracee
@@ -65,13 +66,21 @@ class Actor:
 class Stage:
     """The tasks of a restore, and the loop that waits for them."""
 
-    def __init__(self, arena: Arena, loop: FarAddr, registers: list[int], syscall_at: FarAddr) -> None:
+    def __init__(
+        self,
+        arena: Arena,
+        loop: FarAddr,
+        registers: list[int],
+        syscall_at: FarAddr,
+        patience: Patience | None = None,
+    ) -> None:
         self.arena = arena
         self.actors: dict[HostTid, Actor] = {}
         self._loop = loop
         self._registers = registers
         self._syscall_at = syscall_at
         self._busy = 0
+        self._patience = patience or Patience()
         self._recent: deque[HostTid] = deque(maxlen=_RECENT)
         self._orphans: dict[int, None] = {}
         self._expected: dict[int, Birth] = {}
@@ -107,12 +116,24 @@ class Stage:
     def run(self) -> None:
         """Wait until every started tape is at its end.
 
-        That takes as long as the calls do: files may be large, and disks slow. To end orch ends it all.
+        That takes as long as the calls do: files may be large, and disks slow. But if none of the tasks gets on any
+        more, RestoreStalled is raised.
         """
-        while self._busy:
-            event = self._next_of_recent() or os.waitid(os.P_ALL, 0, os.WSTOPPED | ptrace.WALL)
-            assert event is not None
-            self._handle(ptrace.Stop(event.si_pid, event.si_status << 8 | 0x7F))
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+        try:
+            while self._busy:
+                event = self._next_of_recent() or self._next_of_all()
+                self._handle(ptrace.Stop(event.si_pid, event.si_status << 8 | 0x7F))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _next_of_all(self) -> os.waitid_result:
+        """Wait for any task. SIGCHLD tells of a stop, and waits for us as long as it is blocked."""
+        self._patience.restart()
+        while (event := os.waitid(os.P_ALL, 0, os.WSTOPPED | os.WNOHANG | ptrace.WALL)) is None:
+            if signal.sigtimedwait({signal.SIGCHLD}, self._patience.tick) is None:
+                self._patience.look(tid for tid, actor in self.actors.items() if actor.tape is not None)
+        return event
 
     def _next_of_recent(self) -> os.waitid_result | None:
         """Look after the tasks that were let go last: to wait for any, the kernel goes through all of them."""
