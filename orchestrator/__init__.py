@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         kill_job,
         list_jobs,
         open_image,
+        prune,
         restore,
         run,
     )
@@ -45,6 +46,7 @@ __all__ = [
     "kill_job",
     "list_jobs",
     "open_image",
+    "prune",
     "restore",
     "run",
 ]

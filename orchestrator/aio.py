@@ -19,7 +19,7 @@ from orchestrator.api import Image, Job, StartedJob
 if TYPE_CHECKING:
     from orchestrator.engine import Ending, Progress
 
-__all__ = ["checkpoint", "kill_job", "open_image", "restore", "run", "wait"]
+__all__ = ["checkpoint", "kill_job", "open_image", "prune", "restore", "run", "wait"]
 
 
 async def run(
@@ -121,6 +121,11 @@ async def wait(job: StartedJob) -> int:
 async def kill_job(name: str) -> None:
     """Kill every process of a job, and wait until nothing is left of it."""
     await trio.to_thread.run_sync(api.kill_job, name)
+
+
+async def prune(path: str | os.PathLike[str], *, remove_parents: bool = False) -> list[str]:
+    """Make a delta whole. See :func:`orchestrator.api.prune`."""
+    return await trio.to_thread.run_sync(partial(api.prune, path, remove_parents=remove_parents))
 
 
 async def open_image(path: str | os.PathLike[str], keys: Sequence[str | os.PathLike[str]] = ()) -> Image:

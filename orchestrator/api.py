@@ -26,6 +26,7 @@ __all__ = [
     "kill_job",
     "list_jobs",
     "open_image",
+    "prune",
     "restore",
     "run",
 ]
@@ -192,6 +193,16 @@ def checkpoint(
     )
     path = write_image(found, path, options, progress).output
     return Image.unopened(path) if encrypt else Image(path)
+
+
+def prune(path: str | os.PathLike[str], *, remove_parents: bool = False) -> list[str]:
+    """Make a delta whole, in place. With ``remove_parents`` remove the images that it referred to and nobody else does.
+
+    Return the paths of these.
+    """
+    from orchestrator.merge import prune as make_whole
+
+    return make_whole(os.fspath(path), remove_parents=remove_parents).removed
 
 
 def open_image(path: str | os.PathLike[str], keys: Sequence[str | os.PathLike[str]] = ()) -> Image:

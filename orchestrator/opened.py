@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Self
 
+from orchestrator.image.chain import open_ancestors
 from orchestrator.image.reader import ImageFile
 from orchestrator.snapshot import Snapshot
 
@@ -72,8 +73,12 @@ class Image:
     def verify(self) -> int:
         """Compare the page data with its checksums; return how many bytes were compared, 0 if it has none.
 
-        Raises ImageCorrupt.
+        So is that of the images that this one refers to. Raises ImageCorrupt and ChainBroken.
         """
+        if not self.file.ancestors:
+            open_ancestors(self.file, self.snapshot.chain, foreign=True)
+        if self.file.ancestors:
+            return sum(one.verify_pages() for one in (self.file, *self.file.ancestors.values()))
         return self.file.verify_pages()
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ VERBS = {
     "migrate": "move a running job to another machine, while it runs",
     "receive": "take in a job that 'orch migrate' sends",
     "show": "look into an image",
+    "prune": "make deltas whole, and remove the images that they needed",
     "kill": "end a job",
     "unlock": "give up the connections that an image keeps",
     "keygen": "make a key that images can be encrypted to",

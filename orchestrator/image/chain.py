@@ -77,7 +77,7 @@ def _open(image: ImageFile, link: Link, *, foreign: bool) -> ImageFile:
             continue
         if found.header.image_id != link.id:
             problem = f"{path} is another image, {found.header.image_id}"
-        elif found.header.pages_length != link.pages:
+        elif found.header.pages_length < link.pages:  # one that was made whole since has more
             problem = f"{path} has {found.header.pages_length} bytes of pages instead of {link.pages}"
         else:
             return found

@@ -47,11 +47,12 @@ class ImageWriter:
         architecture: str,
         page_size: int,
         parent: UUID | None = None,
+        image_id: UUID | None = None,
     ) -> None:
         self.path = os.fspath(path)
         self.image_bytes = 0
         """How long the image has become; known after commit()."""
-        self.image_id = uuid4()
+        self.image_id = image_id or uuid4()
         self.header: Header | None = None
         """What the header page will say; known after begin()."""
         self._architecture = architecture

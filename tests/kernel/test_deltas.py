@@ -234,3 +234,54 @@ def test_without_an_earlier_image_it_is_a_whole_one(phased: Phased) -> None:
     assert described(job, phased.image(1))["parent"] is not None
     job.kill()
     assert wardens() == []
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.id)
+def test_a_delta_that_is_made_whole_needs_no_other(phased: Phased) -> None:
+    make_chain(phased)
+    job, newest = phased.job, phased.image(PHASES)
+    before = described(job, newest)
+    said = job.orch.ok("prune", "--remove-parents", str(newest)).output
+    assert said.count(": removed") == PHASES
+    assert list(newest.parent.iterdir()) == [newest]
+    after = described(job, newest)
+    assert (after["id"], after["created"]) == (before["id"], before["created"])
+    assert (after["parent"], after["chain"]) == (None, [])
+    for part in ("processes", "files", "objects", "namespaces"):
+        assert after[part] == before[part]
+    assert [memory["stored"] for memory in after["memories"]] == [memory["stored"] for memory in before["memories"]]
+    assert " of pages" in job.orch.ok("show", "--verify", str(newest)).output
+    job.restore(newest)
+    phased.run.must_pass()
+
+
+@WRITES
+def test_a_delta_in_the_middle_is_made_whole(phased: Phased) -> None:
+    make_chain(phased)
+    job, newest = phased.job, phased.image(PHASES)
+    said = job.orch.ok("prune", "--remove-parents", str(phased.image(2))).output
+    assert f"{phased.image(0)}: kept, " in said
+    assert str(newest) in said
+    assert "it was whole" in job.orch.ok("prune", str(phased.image(2))).output
+    job.restore(newest)
+    job.kill()
+    assert job.orch.ok("prune", "--remove-parents", str(newest.parent)).output.count(": removed") == PHASES
+    job.restore(newest)
+    phased.run.must_pass()
+
+
+@WRITES
+def test_damage_is_not_taken_over(phased: Phased) -> None:
+    make_chain(phased)
+    base, newest = phased.image(0), phased.image(PHASES)
+    with base.open("r+b") as file:
+        file.seek(base.stat().st_size // 2)
+        file.write(b"damage")
+    before = newest.read_bytes()
+    assert base.name in phased.job.orch.expect(35, "prune", str(newest)).errors
+    assert base.name in phased.job.orch.expect(35, "show", "--verify", str(newest)).errors
+    assert base.name in phased.job.orch.expect(35, "restore", "--verify", "-d", str(newest)).errors
+    assert newest.read_bytes() == before
+    base.unlink()
+    phased.job.orch.expect(50, "prune", str(newest))
+    assert newest.read_bytes() == before

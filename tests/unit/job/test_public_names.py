@@ -27,7 +27,7 @@ def test_importing_it_loads_nothing_heavy() -> None:
 
 
 def test_both_forms_take_the_same_parameters() -> None:
-    for name in ("run", "restore", "checkpoint", "kill_job", "open_image"):
+    for name in ("run", "restore", "checkpoint", "kill_job", "open_image", "prune"):
         blocking, asynchronous = getattr(api, name), getattr(aio, name)
         assert inspect.iscoroutinefunction(asynchronous)
         ours = {key: parameter.default for key, parameter in inspect.signature(blocking).parameters.items()}
