@@ -98,11 +98,8 @@ class Wire:
             self.say(Message(what, size=size))
             done = 0
             while done < size:
-                sent = self._soon(
-                    self._writing,
-                    select.POLLOUT,
-                    partial(os.sendfile, self._writing, file.fileno(), done, min(size - done, _AT_ONCE)),
-                )
+                part = min(size - done, _AT_ONCE)
+                sent = self._soon_out(partial(os.sendfile, self._writing, file.fileno(), done, part))
                 if not sent:
                     raise PeerLost(f"{path} was cut short while it was sent")
                 done += sent
@@ -126,7 +123,15 @@ class Wire:
 
     def _write(self, data: bytes) -> None:
         while data:
-            data = data[self._soon(self._writing, select.POLLOUT, partial(os.write, self._writing, data)) :]
+            data = data[self._soon_out(partial(os.write, self._writing, data)) :]
+
+    def _soon_out(self, act: Callable[[], int]) -> int:
+        try:
+            return self._soon(self._writing, select.POLLOUT, act)
+        except PeerLost as error:
+            while isinstance(error.__cause__, BrokenPipeError):  # it may have said why, and ends the loop
+                self.hear("hello", "got", "ready")
+            raise
 
     def _soon(self, fd: int, event: int, act: Callable[[], T]) -> T:
         """Do what may have to wait for the other end. Raises PeerLost."""
