@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 
 import lz4.frame
@@ -100,6 +101,29 @@ def test_a_job_can_be_ended_while_its_image_goes_out(job: Job, options: tuple[st
     assert finished.exit_code == 23
     assert "is gone" in finished.errors
     assert given(job, data, "restore", "-", "-d").exit_code == 31
+
+
+@pytest.mark.parametrize("ending", [(), ("--kill",)], ids=["run", "kill"])
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "encrypted"])
+@pytest.mark.parametrize("signo", [signal.SIGKILL, signal.SIGTERM], ids=["kill -9", "term"])
+def test_orch_may_be_ended_while_an_image_goes_out(
+    job: Job, signo: signal.Signals, encrypted: bool, ending: tuple[str, ...]
+) -> None:
+    run = Run(Program("large_private"), job)
+    run.start()
+    key = job.directory / "key"
+    job.orch.ok("keygen", "-o", str(key))
+    options = (*ending, *(("--encrypt", str(key)) if encrypted else ()))
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    process, _ = job.orch.start("checkpoint", "--cgroup", job.name, "-o", "-", *options, stdout=writing)
+    os.close(writing)
+    with open(reading, "rb") as stream:
+        data = stream.read(1)
+        process.send_signal(signo)
+        assert process.wait(20) == (-signo if signo == signal.SIGKILL else 128 + signo)
+        data += stream.read()
+    assert given(job, data, "restore", "-", "-d", "--key", str(key)).exit_code == 31
+    run.must_pass()
 
 
 def given(job: Job, data: bytes, *argv: str) -> Finished:
