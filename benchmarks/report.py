@@ -103,7 +103,7 @@ def scaling_table(scaling: Scaling, outcomes: Sequence[Outcome]) -> Table:
     rows, notes = [], []
     for outcome in outcomes:
         figures = [Figure.of_any(outcome.values(name, key)) for key, _, name in columns]
-        rows.append((outcome.case.name, *(NONE if one is None else one.text("us") for one in figures)))
+        rows.append((f"{scaling.size(outcome.case):,}", *(NONE if one is None else one.text("us") for one in figures)))
         notes += [f"{outcome.case.name}: {note}" for note in outcome.notes]
         notes += [f"{outcome.case.name}: {name} failed: {reason}" for name, reason in outcome.failures.items()]
     heading = (scaling.across, *(f"{title}, {name}" for _, title, name in columns))

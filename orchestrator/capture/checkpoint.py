@@ -214,12 +214,12 @@ def _hold_and_write(
                     if not at_once:
                         able = may_write_itself(capture.processes)
                         write_held(capture.writes, able, writer.fd, pages_at, progress, replicas, left)
-                    for act in scope.last_acts:
-                        act()
                     if at_once:
-                        sources = held_sources(capture.writes, scope.copies, progress)
+                        sources = held_sources(capture.writes, scope, progress)
                         send_held(writer, job, sources, checksums=request.checksums, aside=request.ending == "run")
                     else:
+                        for act in scope.last_acts:
+                            act()
                         for copy in scope.copies:
                             copy_file(copy, writer.fd, pages_at)
             statistics.memwrite_us = _us(writing)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from orchestrator.capture.hold import HeldJob, HeldProcess
@@ -19,7 +19,7 @@ from orchestrator.errors import CaptureFailed
 from orchestrator.image.output import Alarms
 from orchestrator.image.stream import SOURCE_BYTES, ImageStream, Source, Writer
 from orchestrator.kinds.memory.record import PageRun
-from orchestrator.kinds.scope import FileCopy
+from orchestrator.kinds.scope import FileCopy, Scope
 
 
 def goes_out_at_once(writer: Writer, ending: str, short: bool) -> bool:
@@ -47,10 +47,26 @@ def write_left(writer: Writer, left: Sequence[Left], progress: Progress, *, chec
         write_replicas(left, writer.fd, writer.pages_offset, progress)
 
 
-def held_sources(writes: Sequence[MemoryToWrite], copies: Sequence[FileCopy], progress: Progress) -> Iterator[Source]:
-    """Return all that there is of a job that is held."""
+def held_sources(writes: Sequence[MemoryToWrite], scope: Scope, progress: Progress) -> Iterator[Source]:
+    """Return all that there is of a job that is held.
+
+    The last acts, which take from the job what nothing puts back, wait until it is the turn of what they bring: a
+    reader that has ended before has not harmed the job.
+    """
     parts = [_of_process(write.process, [*write.runs, *write.unreadable], progress) for write in writes]
-    return _in_order([*parts, *(_of_file(copy) for copy in copies)])
+    late: set[Callable[[memoryview], object]] = set()
+    for copy in scope.copies:
+        sources = [*_of_file(copy)]
+        late.update(source.read for source in sources if copy.late)
+        parts.append(iter(sources))
+    acts = iter(scope.last_acts)
+    for source in _in_order(parts):
+        if source.read in late:
+            for act in acts:
+                act()
+        yield source
+    for act in acts:
+        act()
 
 
 def replica_sources(left: Sequence[Left], progress: Progress) -> Iterator[Source]:

@@ -22,6 +22,8 @@ class FileCopy(NamedTuple):
 
     fd: int
     extents: list[Extent]
+    late: bool = False
+    """Whether the bytes are there only when the last acts are done."""
 
 
 class Shared(NamedTuple):

@@ -103,6 +103,25 @@ def test_a_job_can_be_ended_while_its_image_goes_out(job: Job, options: tuple[st
     assert given(job, data, "restore", "-", "-d").exit_code == 31
 
 
+@pytest.mark.parametrize(
+    "program",
+    [Program("unix_unaccepted", ("abstract",)), Program("tcp_unaccepted", ("v4", "data"))],
+    ids=lambda one: one.id,
+)
+def test_what_can_only_be_taken_is_not_taken_for_a_reader_that_has_ended(job: Job, program: Program) -> None:
+    run = Run(program, job)
+    run.start()
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    os.close(reading)
+    argv = ("checkpoint", "--cgroup", job.name, "--kill", "-o", "-")
+    process, stem = job.orch.start(*argv, stdout=writing)
+    os.close(writing)
+    assert job.orch.finish(process, stem, argv).exit_code == 36
+    job.move()
+    job.move("--compress")
+    run.must_pass()
+
+
 @pytest.mark.parametrize("ending", [(), ("--kill",)], ids=["run", "kill"])
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "encrypted"])
 @pytest.mark.parametrize("signo", [signal.SIGKILL, signal.SIGTERM], ids=["kill -9", "term"])

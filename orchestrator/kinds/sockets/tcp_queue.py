@@ -79,7 +79,7 @@ class _Reader:
         os.ftruncate(fd, size)
         self._buffers[InetAddress(diag.dst, diag.dport).plain, diag.dport] = fd, size
         content = Content(size, [Extent(0, size, self._scope.layout.place(size))])
-        self._scope.copies.append(FileCopy(fd, content.extents))
+        self._scope.copies.append(FileCopy(fd, content.extents, late=True))
         return content
 
     def __call__(self) -> None:

@@ -48,7 +48,7 @@ class Acceptor:
         os.ftruncate(fd, size)
         self._places.append((fd, room))
         content = Content(size, [Extent(0, size, self._scope.layout.place(size))])
-        self._scope.copies.append(FileCopy(fd, content.extents))
+        self._scope.copies.append(FileCopy(fd, content.extents, late=True))
         return content.extents[0].at
 
     def __call__(self) -> None:
