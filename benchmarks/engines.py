@@ -6,14 +6,18 @@ import json
 import os
 import re
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from benchmarks.cases import Samples
-from benchmarks.processes import BenchmarkError, children, peak_memory, run_command
+from benchmarks.processes import BenchmarkError, children, descendants, name_of, peak_memory, run_command
 from benchmarks.workload import Job
+
+_PAGERS = ("orch-pager", "orch-keeper")
+_LOOK_EVERY = 0.02
 
 
 class Engine(Protocol):
@@ -31,6 +35,9 @@ class Engine(Protocol):
 
     def restore(self, directory: Path) -> tuple[int, Samples]:
         """Bring the job back from ``directory``; return the root's PID as seen from here."""
+
+    def restore_lazily(self, directory: Path) -> tuple[int, Samples] | None:
+        """Bring the job back before its memory is there, and wait for that; None if this system is not asked to."""
 
     def show(self, directory: Path) -> Samples:
         """Look at the image, if this system has a command for it."""
@@ -75,6 +82,22 @@ class Orch:
             "restore_wall_us": finished.wall_us,
             "restore_start_us": finished.wall_us - restore_us,
             "restore_rss_bytes": max(finished.max_rss_bytes, *peaks),
+        }
+
+    def restore_lazily(self, directory: Path) -> tuple[int, Samples] | None:
+        """Restore on demand."""
+        stats, pidfile = directory / "lazy.json", directory / "lazy.pid"
+        argv = [*self.command, "restore", str(directory / "job.ckpt"), "-d", "--lazy"]
+        run_command([*argv, "--pidfile", str(pidfile), "--stats", str(stats)], directory / "lazy.log")
+        began = time.monotonic()
+        peaks = [0]
+        while found := [peak_memory(pid) for pid in descendants(os.getpid()) if name_of(pid) in _PAGERS]:
+            peaks += found
+            time.sleep(_LOOK_EVERY)
+        return read_pid(pidfile), {
+            "lazy_us": parse_json_stats(stats.read_text())["restore_us"],
+            "lazy_filled_us": (time.monotonic() - began) * 1e6,
+            "lazy_rss_bytes": max(peaks),
         }
 
     def show(self, directory: Path) -> Samples:
@@ -124,6 +147,10 @@ class Criu:
             "restore_start_us": finished.wall_us - restore_us,
             "restore_rss_bytes": finished.max_rss_bytes,
         }
+
+    def restore_lazily(self, directory: Path) -> tuple[int, Samples] | None:  # noqa: ARG002 - part of the face
+        """Take no figure: its server of pages is a separate command that must be looked after."""
+        return None
 
     def show(self, directory: Path) -> Samples:  # noqa: ARG002 - part of the face
         """Take no figure: CRIU's own viewer is a separate tool."""

@@ -129,6 +129,16 @@ def peak_memory(pid: int) -> int:
     return int(found[1]) * 1024 if found else 0
 
 
+def name_of(pid: int) -> str:
+    """Return the name of a process that has not ended; empty for any other."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    name, _, rest = stat.partition("(")[2].rpartition(")")
+    return "" if rest.split()[0] in "ZX" else name
+
+
 def proportional_memory(pids: Sequence[int]) -> int:
     """Add up the proportional set sizes (Pss) of processes, in bytes: each shared page counts once in all."""
     kib = 0

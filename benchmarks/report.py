@@ -29,6 +29,7 @@ orch is faster or smaller.
   damaged job does not count.
 - Before each measured step what was dirty is written back, and as much memory as the job's is touched and freed again:
   a virtual machine meets memory that it had given to its host at many times the cost of a fault.
+- *Restore --lazy* lets the job run before its memory is there; the work is what it takes until it runs.
 - A peak of memory below the benchmark's own cannot be seen; it stands as the benchmark's own.
 - The scales of the pictures are logarithmic; a thin line is the spread, as the brackets are in the tables."""
 

@@ -11,6 +11,8 @@ from benchmarks.trial import Outcome
 START_UP_LIMIT_MS = {"orch --help": 60.0}
 SHOW_LIMIT_MS = 120.0
 RATIO_LIMIT = 1.1
+LAZY_LIMIT_MS = 15.0
+LAZY_LIMIT_MIB = 150.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,11 @@ def judge(outcomes: Sequence[Outcome], start_up: dict[str, Figure]) -> list[Verd
     for outcome in outcomes:
         if outcome.case.kind == "mem":
             verdicts += judge_against_criu(outcome)
+        if outcome.case.name in ("mem1024", "mem10240"):
+            name = outcome.case.name
+            verdicts += judge_median(outcome, "lazy_us", f"{name}: restored on demand", 1000, LAZY_LIMIT_MS, "ms")
+            title = f"{name}: peak memory of the pager of restore --lazy"
+            verdicts += judge_median(outcome, "lazy_rss_bytes", title, 1 << 20, LAZY_LIMIT_MIB, "MiB")
         if outcome.case.name == "mem16":
             verdicts += judge_median(outcome, "show_wall_us", "orch show", 1000, SHOW_LIMIT_MS, "ms")
         if outcome.case.name == "tree1000":

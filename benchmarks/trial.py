@@ -111,6 +111,8 @@ class Trials:
                 prove(job, root)
                 reap()
             samples |= restored | shared
+            if case.kind == "mem":
+                samples |= self._lazily(case, engine, job, directory)
             if brief:
                 return samples
             with phase("show"):
@@ -120,6 +122,19 @@ class Trials:
             reap()
             samples["kill_frozen_us"] = killed["frozen_us"]
             samples["kill_wall_us"] = killed["checkpoint_wall_us"]
+        return samples
+
+    def _lazily(self, case: Case, engine: Engine, job: Job, directory: Path) -> Samples:
+        """Bring a job back before its memory is there."""
+        self._settle(case)
+        with phase("restore on demand"):
+            restored = engine.restore_lazily(directory)
+        if restored is None:
+            return {}
+        root, samples = restored
+        with phase("the job after its restore on demand"):
+            prove(job, root)
+            reap()
         return samples
 
     def _fitted(self, case: Case) -> tuple[Case | None, list[str]]:

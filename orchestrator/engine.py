@@ -24,7 +24,7 @@ from orchestrator.image.packing import Packing
 from orchestrator.image.reader import ImageFile
 from orchestrator.image.spool import STANDARD
 from orchestrator.image.stream import open_writer
-from orchestrator.job import STATE_DIRECTORY, note_failure
+from orchestrator.job import STATE_DIRECTORY, note_failure, pager_cgroup
 from orchestrator.kill import KILL_SECONDS, await_supervisor, empty_cgroup
 from orchestrator.kinds.files.references import check_references
 from orchestrator.kinds.memory.known import check_places
@@ -294,7 +294,13 @@ def _laziness(options: RestoreOptions, cgroup: str | None) -> Laziness:
             with contextlib.suppress(NoSuchJob):
                 empty_cgroup(locate_cgroup(cgroup), KILL_SECONDS)
 
-    return Laziness(directory, end_job, "on-demand" in options.pager, "everything" in options.pager)
+    return Laziness(
+        directory,
+        end_job,
+        cgroup=pager_cgroup(cgroup) if cgroup is not None and locate_cgroup(cgroup).version == 2 else None,
+        on_demand="on-demand" in options.pager,
+        everything="everything" in options.pager,
+    )
 
 
 def _status(fd: int, ended: int) -> int:

@@ -150,8 +150,15 @@ def read_failure(directory: str) -> str | None:
         return None
 
 
+def pager_cgroup(path: str) -> str:
+    """Name the cgroup of those who bring a job's memory, from that of the job; no job can have that name."""
+    return f"{path}:pager"
+
+
 def remove_cgroup(path: str) -> None:
     """Remove a job's empty cgroup, and orch's own if it was the last in it."""
+    with contextlib.suppress(OSError):  # who is in there yet finds that the job has ended, and ends
+        os.rmdir(pager_cgroup(path))
     cgroupfs.remove_tree(path)
     try:
         os.rmdir(os.path.dirname(path))

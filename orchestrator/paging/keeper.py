@@ -71,9 +71,9 @@ class _Watch:
 
     def run(self, ready: Callable[[], None]) -> None:
         """Serve, and leave when there is nothing more to be done."""
-        prctl.set_name("orch-pager")
         self._self = pidfd_open(os.getpid())
         keeper = self._relieve()
+        prctl.set_name("orch-pager")
         ready()
         Pager(self._duties, self._relieve, keeper).run()
         self._duties.helm.is_over = True

@@ -27,7 +27,8 @@ from orchestrator.kinds.memory.lazily import (
 from orchestrator.kinds.memory.record import AddressSpace
 from orchestrator.kinds.task.numa import DEFAULT
 from orchestrator.kinds.task.process import Thread
-from orchestrator.linux import userfaultfd
+from orchestrator.linux import cgroupfs, userfaultfd
+from orchestrator.linux.clone import fork
 from orchestrator.linux.pidfd import pidfd_getfd, pidfd_open
 from orchestrator.paging.desk import SOCKET, Desk
 from orchestrator.paging.helm import Helm
@@ -47,6 +48,7 @@ _EVENTS = (
     | userfaultfd.UFFD_FEATURE_EVENT_UNMAP
 )
 _HEAD_BYTES = 24  # of struct robust_list_head: the list, an offset, and what is being taken
+_OOM_SCORE = "-900"
 _WALL = 0x40000000
 _HINT = "restore it without --lazy"
 
@@ -59,6 +61,8 @@ class Laziness:
     """The job's, for the socket that is asked how far it is."""
     end_job: EndJob
     """Kills the job, if its memory cannot be brought."""
+    cgroup: str | None = None
+    """A cgroup v2 to be made for those who bring it: what ends that of orch must not take them away."""
     on_demand: bool = False
     """Whether nothing is brought that nobody asks for. For tests."""
     everything: bool = False
@@ -178,7 +182,7 @@ class PagerProcess:
         self._ready, ready_write = os.pipe2(os.O_CLOEXEC)
         self._world = world
         desk = Desk(f"{laziness.directory}/{SOCKET}")
-        self._pid = os.fork()
+        self._pid = _fork_into(laziness.cgroup)
         if self._pid == 0:
             _become(world, image, desk, self._helm, go_read, ready_write, laziness.end_job)
         desk.leave()
@@ -215,6 +219,22 @@ class PagerProcess:
         os.close(self._ready)
 
 
+def _fork_into(path: str | None) -> int:
+    """Fork into a new cgroup, or where that cannot be made, into our own."""
+    if path is not None:
+        try:
+            cgroupfs.create(path)
+            directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                return fork(cgroup=directory)
+            finally:
+                os.close(directory)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.rmdir(path)
+    return os.fork()
+
+
 def _become(
     world: dict[int, MissingPages],
     image: ImageFile,
@@ -228,6 +248,8 @@ def _become(
         os.setsid()  # what is typed at a terminal, or ends a session, is not for us
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         os.chdir("/")
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+            file.write(_OOM_SCORE)
         source = PageSource(image)
         keep = {go, ready, desk.fileno(), *world}
         null = os.open(os.devnull, os.O_RDWR)

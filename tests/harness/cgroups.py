@@ -37,8 +37,8 @@ def all_cgroups() -> set[Path]:
 
 
 def of_job(name: str) -> list[Path]:
-    """List the cgroups named after a job, and those below them, deepest first."""
-    found = [path for path in all_cgroups() if any(name in part for part in path.parts)]
+    """List the cgroups named after a job, and those below them, deepest first; not that of who brings its memory."""
+    found = [path for path in all_cgroups() if any(name in part for part in path.parts) and ":pager" not in path.name]
     return sorted(found, key=lambda path: len(path.parts), reverse=True)
 
 

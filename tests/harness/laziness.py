@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -97,6 +98,21 @@ def keeper_killed(run: Run) -> None:
     start_without_memory(run)
     replace("orch-keeper")
     replace("orch-pager")
+    run.must_pass()
+
+
+@lazy_way
+def pagers_killed(run: Run) -> None:
+    """Who brings the memory is killed again and again, whatever it is doing."""
+    start_without_memory(run)
+    run.let_go()
+    result = run.job.files / "result"
+    while not result.exists() and run.job.processes():
+        for pid in named("orch-pager"):
+            if len(named("orch-keeper")) == 1:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+    run.hold_back()
     run.must_pass()
 
 

@@ -87,6 +87,15 @@ def test_a_job_that_is_killed_leaves_nobody_behind(moved: Run) -> None:
     moved.job.kill()
 
 
+def test_what_ends_orch_does_not_reach_who_brings_the_memory(moved: Run) -> None:
+    start_without_memory(moved)
+    (pager,), (keeper,), (supervisor,) = named("orch-pager"), named("orch-keeper"), named("orch")
+    for pid in (pager, keeper):
+        assert os.getsid(pid) != os.getsid(supervisor)
+        assert Path(f"/proc/{pid}/cgroup").read_text() != Path(f"/proc/{supervisor}/cgroup").read_text()
+    moved.job.kill()
+
+
 def test_the_supervisor_is_not_needed(moved: Run) -> None:
     """Who brings the memory is not: it is killed when orch is gone already."""
     start_without_memory(moved)

@@ -130,6 +130,9 @@ class Named:
     def restore(self, directory: Path) -> tuple[int, Samples]:
         raise NotImplementedError
 
+    def restore_lazily(self, directory: Path) -> tuple[int, Samples] | None:
+        raise NotImplementedError
+
     def show(self, directory: Path) -> Samples:
         raise NotImplementedError
 
