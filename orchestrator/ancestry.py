@@ -119,7 +119,7 @@ def _parent_path(target: Target, wanted: str | None, tracker: Tracker) -> str | 
     path: str | None = wanted
     if wanted == LAST:
         notes = target.job.images() if target.job is not None else []
-        path = notes[-1].path if notes else tracker.path
+        path = notes[-1].path if notes else tracker.path or _origin(target)
         if not path or not os.path.exists(path):
             return None
     assert path is not None
@@ -130,6 +130,12 @@ def _parent_path(target: Target, wanted: str | None, tracker: Tracker) -> str | 
             f"{path} is compressed or encrypted: it cannot be the parent of a delta", hint="write a plain one first"
         )
     return path
+
+
+def _origin(target: Target) -> str | None:
+    """Return the image that a job was restored from, if it can be a parent."""
+    path = target.job.record.restored_from if target.job is not None else None
+    return path if path is not None and os.path.isabs(path) and not is_packed(path) else None
 
 
 def _default_output(target: Target, parent: str | None) -> str:

@@ -236,6 +236,20 @@ def test_without_an_earlier_image_it_is_a_whole_one(phased: Phased) -> None:
     assert wardens() == []
 
 
+@WRITES
+def test_what_a_job_was_restored_from_is_its_last_image(phased: Phased) -> None:
+    job = phased.job
+    phased.start()
+    job.checkpoint_and_kill()
+    job.restore()
+    phased.next(1)
+    delta(job)
+    assert described(job, phased.image(1))["parent"] == described(job, job.image)["id"]
+    phased.next(2)
+    phased.next(3)
+    phased.run.must_pass()
+
+
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.id)
 def test_a_delta_that_is_made_whole_needs_no_other(phased: Phased) -> None:
     make_chain(phased)
