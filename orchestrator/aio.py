@@ -7,7 +7,7 @@ Each runs in one thread from beginning to end, as ptrace demands.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,8 +18,9 @@ from orchestrator.api import Image, Job, StartedJob
 
 if TYPE_CHECKING:
     from orchestrator.engine import Ending, Progress
+    from orchestrator.migration.source import Migrated
 
-__all__ = ["checkpoint", "kill_job", "open_image", "prune", "restore", "run", "wait"]
+__all__ = ["checkpoint", "kill_job", "migrate", "open_image", "prune", "restore", "run", "wait"]
 
 
 async def run(
@@ -121,6 +122,20 @@ async def wait(job: StartedJob) -> int:
 async def kill_job(name: str) -> None:
     """Kill every process of a job, and wait until nothing is left of it."""
     await trio.to_thread.run_sync(api.kill_job, name)
+
+
+async def migrate(
+    target: Job | str,
+    command: Sequence[str | os.PathLike[str]],
+    *,
+    rounds: int = 8,
+    timeout: float = 10.0,  # noqa: ASYNC109  it is the destination's
+    externals: Collection[str] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> Migrated:
+    """Move a job while it runs. See :func:`orchestrator.api.migrate`. ``progress`` is called in another thread."""
+    move = partial(api.migrate, target, command, rounds=rounds, timeout=timeout, externals=externals, progress=progress)
+    return await trio.to_thread.run_sync(move)
 
 
 async def prune(path: str | os.PathLike[str], *, remove_parents: bool = False) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING
 
 from orchestrator.daemon import read_report
@@ -16,6 +16,7 @@ from orchestrator.opened import Image
 
 if TYPE_CHECKING:
     from orchestrator.engine import Ending, Progress
+    from orchestrator.migration.source import Migrated
 
 __all__ = [
     "Image",
@@ -25,6 +26,7 @@ __all__ = [
     "find_job",
     "kill_job",
     "list_jobs",
+    "migrate",
     "open_image",
     "prune",
     "restore",
@@ -193,6 +195,28 @@ def checkpoint(
     )
     path = write_image(found, path, options, progress).output
     return Image.unopened(path) if encrypt else Image(path)
+
+
+def migrate(
+    target: Job | str,
+    command: Sequence[str | os.PathLike[str]],
+    *,
+    rounds: int = 8,
+    timeout: float = 10.0,
+    externals: Collection[str] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> Migrated:
+    """Move a job while it runs to where ``command`` leads, as ["ssh", HOST, "orch", "receive"] does.
+
+    Its memory is sent at most ``rounds`` times while it runs; ``progress`` is called with the number of each and its
+    bytes. It stands still for the destination ``timeout`` seconds at most. On failure it goes on here.
+    """
+    from orchestrator.engine import CheckpointOptions
+    from orchestrator.migration.source import migrate as move
+    from orchestrator.target import find_target
+
+    options = CheckpointOptions(timeout=timeout, externals=frozenset(externals))
+    return move(find_target(target), [os.fspath(word) for word in command], options, rounds=rounds, progress=progress)
 
 
 def prune(path: str | os.PathLike[str], *, remove_parents: bool = False) -> list[str]:

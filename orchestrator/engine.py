@@ -48,7 +48,7 @@ from orchestrator.target import Target
 if TYPE_CHECKING:
     from orchestrator.image.keys import Recipient
 
-Ending = Literal["run", "stop", "kill", "move"]
+Ending = Literal["run", "stop", "kill"]
 Progress = Callable[[str, int, int], None]
 """Called with what is done, how many bytes of it are done, and of how many."""
 
@@ -84,9 +84,9 @@ class CheckpointOptions:
     noted: bool = True
     """Whether the image is one of those that the job is known to have."""
     hand_over: Callable[[str], None] | None = None
-    """For a job that moves: called with the path of the image while it is held. If it raises, the job goes on."""
+    """Called with the path of the image while the job is held, which then is killed. If it raises, the job goes on."""
     given_up: Callable[[], None] | None = None
-    """For a job that moves: called when it was killed."""
+    """Called as soon as a job that was handed over cannot run here any more."""
 
 
 def checkpoint(
@@ -102,11 +102,12 @@ def checkpoint(
             "connections with the outside can be kept only if the job ends",
             hint="--tcp keep needs --kill: the other end goes on with a job that goes on",
         )
+    ending = options.ending if options.hand_over is None else "move"
     wanted = Wanted(
         output=output,
         parent=options.parent,
         track=options.track,
-        ends=options.ending in ("kill", "move"),
+        ends=ending in ("kill", "move"),
         packed=options.packing is not None or bool(options.encrypt),
         externals=options.externals,
         timeout=options.timeout,
@@ -120,7 +121,7 @@ def checkpoint(
             tree=target.tree,
             cgroup=target.hierarchy_path,
             root=_root(target),
-            ending=options.ending,
+            ending=ending,
             timeout=options.timeout,
             externals=options.externals,
             stdio=_standard_streams(target),
@@ -146,7 +147,7 @@ def checkpoint(
     statistics.output = output = plan.output
     statistics.delta_to = plan.parent_path
     if target.job is not None:
-        if options.ending in ("kill", "move"):
+        if ending in ("kill", "move"):
             await_supervisor(target.job, time.monotonic() + KILL_SECONDS)
         elif output != STANDARD and options.noted:
             target.job.note_image(output)

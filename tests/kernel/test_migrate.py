@@ -15,6 +15,7 @@ from harness import middleman
 from harness.job import Job
 from harness.program import Program, Run
 from harness.two_networks import THERE, two_networks
+from orchestrator.api import migrate as migrate_from_python
 from orchestrator.errors import CommandNotFound, JobExists, PeerLost
 from orchestrator.linux import nsfs
 
@@ -80,6 +81,15 @@ def test_between_two_networks(job: Job) -> None:
         port = str(listener.getsockname()[1])
         job.orch.ok(*migrate(job, sys.executable, "-c", _CONNECT, THERE[socket.AF_INET], port))
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    run.must_pass()
+
+
+def test_from_python(job: Job) -> None:
+    run = Run(Program("tree"), job)
+    run.start()
+    moved = migrate_from_python(job.name, [ORCH, "receive", "--name", there(job)])
+    assert moved.name == there(job)
+    assert moved.rounds >= 1
     run.must_pass()
 
 
