@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Self
 
+from orchestrator.image.checksums import checksum_extents
+
 GIB = 1 << 30
 MADV_POPULATE_WRITE = 23
 ROUNDS = 4
@@ -35,6 +37,7 @@ class Bounds:
     rewrite_ms: float
     write_ms: float
     write_sync_ms: float
+    checksum_ms: float
     read_touched_ms: float
     read_fresh_ms: float
 
@@ -54,6 +57,7 @@ TITLES = {
     "rewrite_ms": "write to all of it while the child lives (one fault and copy a page)",
     "write_ms": "write it to a new file (page cache)",
     "write_sync_ms": "write it to a new file and fsync (disk)",
+    "checksum_ms": "read it from the page cache and checksum it, as orch does when the job runs again",
     "read_touched_ms": "read it from the page cache into touched memory",
     "read_fresh_ms": "read it from the page cache into fresh memory",
 }
@@ -96,6 +100,7 @@ def measure(directory: Path, size: int) -> Bounds:
             told["touch_ms"] = milliseconds(lambda: ctypes.memset(source, 1, size))
             told["write_ms"] = milliseconds(lambda: transfer(os.pwritev, file, first, size))
             told["write_sync_ms"] = told["write_ms"] + milliseconds(lambda: os.fsync(file))
+            told["checksum_ms"] = milliseconds(lambda: checksum_extents(file, 0, size))
             told["read_touched_ms"] = milliseconds(lambda: transfer(os.preadv, file, first, size))
             # Given back at once, for the copies: memory that a virtual machine has not had lately is slower still.
             with memory(size) as (_, soon_free):

@@ -25,6 +25,7 @@ orch is faster or smaller.
   libraries; that stands in a row of its own.
 - Neither system waits for the disk: CRIU never does, orch is told `--no-sync`. Without it a job that ends is held until
   its image is on the disk, and the command of one that goes on takes as much longer. "What bounds it" has the time.
+- orch's images have checksums of all pages. They are made when the job runs again, or, if it ends, while it is held.
 - Every job checked its own memory, children or threads, after its checkpoint and after its restore; a figure of a
   damaged job does not count.
 - Before each measured step what was dirty is written back, and as much memory as the job's is touched and freed again:

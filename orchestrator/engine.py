@@ -103,6 +103,7 @@ def checkpoint(
             hint="--tcp keep needs --kill: the other end goes on with a job that goes on",
         )
     ending = options.ending if options.hand_over is None else "move"
+    recipients = _recipients(options.encrypt)
     wanted = Wanted(
         output=output,
         parent=options.parent,
@@ -140,7 +141,7 @@ def checkpoint(
             page_size=PAGE_SIZE,
             parent=plan.parent_id,
             packing=options.packing,
-            recipients=_recipients(options.encrypt),
+            recipients=recipients,
         )
         with _one_at_a_time, image as writer:
             statistics = take(request, writer)
