@@ -80,7 +80,8 @@ def planned(target: Target, wanted: Wanted) -> Iterator[Plan]:
             _refuse_in_use(output, parent)
             can_arm = not wanted.ends and not _is_stream(output, wanted) and not {AIO, IO_URING} & wanted.externals
             asked = wanted.track or wanted.parent is not None or bool(tracker.watches)
-            yield Plan(output, Deltas(tracker, parent, arm=can_arm and asked))
+            may_watch = not {AIO, IO_URING} & wanted.externals
+            yield Plan(output, Deltas(tracker, parent, may_watch, arm=can_arm and asked))
     finally:
         tracker.leave()
 
@@ -118,9 +119,8 @@ def _parent_path(target: Target, wanted: str | None, tracker: Tracker) -> str | 
         return None
     path: str | None = wanted
     if wanted == LAST:
-        notes = target.job.images() if target.job is not None else []
-        path = notes[-1].path if notes else tracker.path or _origin(target)
-        if not path or not os.path.exists(path):
+        path = _last(target, tracker)
+        if path is None:
             return None
     assert path is not None
     if not os.path.exists(path):
@@ -132,10 +132,17 @@ def _parent_path(target: Target, wanted: str | None, tracker: Tracker) -> str | 
     return path
 
 
-def _origin(target: Target) -> str | None:
-    """Return the image that a job was restored from, if it can be a parent."""
-    path = target.job.record.restored_from if target.job is not None else None
-    return path if path is not None and os.path.isabs(path) and not is_packed(path) else None
+def _last(target: Target, tracker: Tracker) -> str | None:
+    """Return the path of a job's newest image, or of the one that it was restored from, if it is there."""
+    if target.job is None:
+        path: str | None = tracker.path
+    elif notes := target.job.images():
+        path = notes[-1].path
+    else:
+        path = target.job.record.restored_from
+        if path is not None and is_packed(path):
+            return None
+    return path if path and os.path.isfile(path) else None
 
 
 def _default_output(target: Target, parent: str | None) -> str:

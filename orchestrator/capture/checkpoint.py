@@ -69,6 +69,8 @@ class Statistics(msgspec.Struct):
     """The image that this one is a delta to."""
     referred_bytes: int = 0
     """How much of the memory lies there, or in images that it refers to."""
+    compared: bool = False
+    """Whether that was found out by comparing contents, as nobody had noted what was written."""
     tracked: bool = False
     """Whether writes are noted from here on."""
     replicas: int = 0
@@ -126,6 +128,10 @@ def take(request: Request, writer: Writer) -> Statistics:
     """
     statistics = Statistics()
     started = time.monotonic_ns()
+    deltas = request.deltas or Deltas()
+    if deltas.must_compare:
+        statistics.compared = True
+        deltas.compare(lambda: _held_for_a_moment(request, statistics))
     inside = _inside(request)
     holders = outside_holders(inside)
     hierarchy = "freezer" if isinstance(request.freezer, V1Freezer) else ""
@@ -134,7 +140,6 @@ def take(request: Request, writer: Writer) -> Statistics:
     prepare(inside)
     vdso.digest()  # read here, so that nobody waits for it
     private, shared = expected_bytes(inside)
-    deltas = request.deltas or Deltas()
     private = max(private - deltas.unwritten_bytes(), 0)
     spare = spare_bytes(inside)
     wanted = request.replicate and request.ending == "run" and (deltas.parent is None or private >= WORTH_A_REPLICA)
@@ -181,6 +186,15 @@ def _rehearse(pid: HostPid, pipe: str, writer: Writer, cgroups: JobCgroups) -> N
             None,
             Ahead(),
         )
+
+
+@contextlib.contextmanager
+def _held_for_a_moment(request: Request, statistics: Statistics) -> Iterator[HeldJob]:
+    began = time.monotonic_ns()
+    with _guarded(request), _hurried(), many_descriptors():
+        with _held(request) as job:
+            yield job
+        statistics.frozen_us = _us(began)
 
 
 def _hold_and_write(
@@ -235,13 +249,13 @@ def _hold_and_write(
             if request.ending in ("kill", "move"):
                 for act in scope.farewells:
                     act()
-                statistics.frozen_us = _us(began)
+                statistics.frozen_us += _us(began)
                 job.kill(request.given_up)
         finally:
             scope.close()
         if request.ending not in ("kill", "move"):
             job.release(stop=request.ending == "stop")
-            statistics.frozen_us = _us(began)
+            statistics.frozen_us += _us(began)
     if replica is not None and capture.late is not None:
         capture.late.describe(replica.host)
         _begin(writer, conclude(), statistics)

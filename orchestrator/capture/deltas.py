@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from uuid import UUID
 
+from orchestrator.capture.beforehand import arm, equal_pages
+from orchestrator.capture.hold import HeldJob
 from orchestrator.capture.parent import Parent
 from orchestrator.capture.tracker import Tracker
 from orchestrator.capture.tracking import JobTracking, Watch
+from orchestrator.ids import ObjectId
 from orchestrator.image.chain import Link
+from orchestrator.kinds.memory.known import KnownPages
 from orchestrator.kinds.memory.record import AddressSpace
 from orchestrator.linux import pagemap
 
@@ -28,8 +33,12 @@ class Deltas:
     """What was noted until now."""
     parent: Parent | None = None
     """The image that the one being made is a delta to."""
+    may_watch: bool = True
+    """Whether writes can be noted: not if devices may write to the memory by themselves."""
     arm: bool = False
     """Whether writes are noted from here on, for a delta to the image being made."""
+    known: Mapping[ObjectId, KnownPages] | None = None
+    """What a comparison has found to be the parent's, by the numbers of the watches."""
     keeps: bool = False
     """Whether writes are noted when all is done."""
 
@@ -38,8 +47,30 @@ class Deltas:
         """Whether what was noted is relative to the parent."""
         return self.tracker is not None and self.parent is not None and self.tracker.image == self.parent.id
 
+    @property
+    def must_compare(self) -> bool:
+        """Whether nobody has noted what was written since the parent."""
+        return self.parent is not None and self.tracker is not None and not self._notes_parent and self.may_watch
+
+    def compare(self, hold: Callable[[], AbstractContextManager[HeldJob]]) -> None:
+        """Hold the job for a moment, and compare its memory with the parent while it runs on."""
+        tracker, parent = self.tracker, self.parent
+        assert tracker is not None
+        assert parent is not None
+        watches, tracker.watches, tracker.image = tracker.watches, [], None
+        with hold() as job:
+            tracker.watches, whose = arm(job, watches)
+        known: dict[ObjectId, KnownPages] = {}
+        for watch in tracker.watches:
+            of = parent.space_of(whose[watch.memory])
+            runs = parent.spaces[of].runs if of is not None else ()
+            known[watch.memory] = KnownPages(equal_pages(watch.pid, runs, parent.image))
+        self.known = known
+
     def unwritten_bytes(self) -> int:
         """Guess how much of the memory need not be stored."""
+        if self.known is not None:
+            return sum(pages.bytes for pages in self.known.values())
         if self.tracker is None or not self._notes_parent:
             return 0
         return sum(_unwritten(watch) for watch in self.tracker.watches)
@@ -54,13 +85,15 @@ class Deltas:
         if tracker is None or not (self.arm or tracker.watches):
             yield None
             return
-        known = self.parent.spaces if self.parent is not None and self._notes_parent else {}
+        known = self.parent.spaces if self.parent is not None and self._notes_parent else self.known or {}
         watches, tracker.watches = tracker.watches, []
         tracking = JobTracking(watches, known, arm=self.arm)
         try:
             yield tracking
         finally:
             tracker.watches = tracking.give()
+            if tracker.image is None:  # it is relative to what only we know
+                tracker.forget()
             self.keeps = bool(tracker.watches)
             tracker.leave()
 

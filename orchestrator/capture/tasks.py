@@ -13,10 +13,10 @@ import msgspec
 from orchestrator.capture.hold import HeldJob, HeldProcess
 from orchestrator.capture.late import Foreseen, LateMemory, look_at, refuse_changed
 from orchestrator.capture.sharing import SharedStructures
-from orchestrator.capture.threads import ThreadView, read_threads
+from orchestrator.capture.threads import ThreadView, leave_rseq_section, read_threads
 from orchestrator.capture.tracking import JobTracking
 from orchestrator.errors import CaptureFailed
-from orchestrator.ids import FarAddr, HostPid, ObjectId, Pid, Tid
+from orchestrator.ids import HostPid, ObjectId, Pid, Tid
 from orchestrator.kinds.files.io_uring import IO_URING
 from orchestrator.kinds.files.kind import FileTable
 from orchestrator.kinds.memory.aio import AIO, any_contexts, probe_bytes, ring_name, save_ring
@@ -63,8 +63,6 @@ from orchestrator.tape.tracee import Tracee
 
 _TAPE_BYTES = 32 * 1024
 _IO_FLUSHER = 0x0008_0000 | 0x0010_0000  # PF_MEMALLOC_NOIO, PF_LOCAL_THROTTLE
-_RSEQ_CS_OFFSET = 8
-_RSEQ_CS_SIZE = 32
 
 
 @dataclass(slots=True)
@@ -177,8 +175,8 @@ class JobCapture:
         if len(self._scope.blockers.unsupported) > before:
             return
         vm, new_memory = self._vm.identify(process.seen)
-        # The kernel forgets the section of a thread that runs anything else.
-        sequences = [self._leave_rseq_section(process, view.thread) for view in views]
+        assert process.memory is not None
+        sequences = [leave_rseq_section(process.memory, view.thread) for view in views]
         self._lend_workspace(process, vm)
         sig, new_actions = self._sig.identify(process.seen, vm)  # see CLONE_SIGHAND in clone(2)
         places = cgroup_of(process.seen) if self._own_cgroups.asks or self._elsewhere.watches else {}
@@ -299,17 +297,6 @@ class JobCapture:
             self._workspaces[vm] = process
         else:
             process.workspace = owner.workspace
-
-    def _leave_rseq_section(self, process: HeldProcess, thread: Tracee) -> ptrace.RseqConfiguration:
-        assert process.memory is not None
-        rseq = ptrace.rseq_configuration(thread.tid)
-        if rseq.address:
-            area = process.memory.read(FarAddr(rseq.address), rseq.size)
-            section = int.from_bytes(area[_RSEQ_CS_OFFSET : _RSEQ_CS_OFFSET + 8], "little")
-            if section:
-                content = process.memory.read(FarAddr(section), _RSEQ_CS_SIZE)
-                registers.leave_rseq_section(thread.registers, content)
-        return rseq
 
     def _capture_thread(
         self,

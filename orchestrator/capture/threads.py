@@ -5,10 +5,17 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from orchestrator.capture.hold import HeldProcess
+from orchestrator.ids import FarAddr
+from orchestrator.kinds.task import registers
 from orchestrator.kinds.task.seccomp import Seccomp, SeccompCollector
+from orchestrator.linux import ptrace
 from orchestrator.linux.kcmp import KCMP_FILES, KCMP_FS, kcmp
 from orchestrator.linux.proc_status import Status
+from orchestrator.tape.memory import ProcMemory
 from orchestrator.tape.tracee import Tracee
+
+_RSEQ_CS_OFFSET = 8
+_RSEQ_CS_SIZE = 32
 
 
 class ThreadView(NamedTuple):
@@ -34,3 +41,14 @@ def read_threads(process: HeldProcess, filters: SeccompCollector) -> list[Thread
         ]
         found.append(ThreadView(thread, status, chain, *own))
     return found
+
+
+def leave_rseq_section(memory: ProcMemory, thread: Tracee) -> ptrace.RseqConfiguration:
+    """Move a thread in a restartable sequence to its abort handler: the kernel forgets it if anything else is run."""
+    rseq = ptrace.rseq_configuration(thread.tid)
+    if rseq.address:
+        area = memory.read(FarAddr(rseq.address), rseq.size)
+        section = int.from_bytes(area[_RSEQ_CS_OFFSET : _RSEQ_CS_OFFSET + 8], "little")
+        if section:
+            registers.leave_rseq_section(thread.registers, memory.read(FarAddr(section), _RSEQ_CS_SIZE))
+    return rseq

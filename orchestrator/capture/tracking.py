@@ -67,10 +67,14 @@ class JobTracking:
                 _unregister(stale.uffd, living[other].seen)
             os.close(stale.uffd)
 
+    def may_track(self, process: HeldProcess) -> bool:
+        """Whether the writes of a process can be noted: not with filters, or if devices may write to its memory."""
+        return not any(thread.seccomp for thread in process.statuses.values()) and not _has_pinned(process.seen)
+
     def memory_of(self, process: HeldProcess, number: ObjectId) -> TrackedMemory | None:
         """Return what is known of the writes to an address space that is captured now; None if nothing is."""
         before = self._before.pop((process.host, process.stat.starttime), None)
-        may_be = not any(thread.seccomp for thread in process.statuses.values()) and not _has_pinned(process.seen)
+        may_be = self.may_track(process)
         if before is not None and not may_be:
             _unregister(before.uffd, process.seen)
             os.close(before.uffd)

@@ -138,6 +138,7 @@ def main(arguments: list[str]) -> int:
     if options.stats != "-":
         what = f"{took.processes} processes" if took.processes != 1 else "1 process"
         still = f"the job stood still for {took.frozen_us / 1000:.1f} ms"
-        delta = f", a delta to {took.delta_to}" if took.delta_to else ""
+        how = " by comparison" if took.compared else ""
+        delta = f", a delta to {took.delta_to}{how}" if took.delta_to else ""
         print(f"{output}: {what}, {size(took.image_bytes)}{delta}; {still}", file=sys.stderr if output == "-" else None)
     return 0

@@ -70,7 +70,8 @@ def make_chain(phased: Phased, between: Between = nothing) -> None:
             job.checkpoint("--track")
         else:
             between(job)
-            delta(job, *(["--kill"] if number == PHASES else []))
+            said = delta(job, *(["--kill"] if number == PHASES else [])).output
+            assert ("by comparison" in said) == (between is not nothing)
         if number < PHASES:
             phased.next(number + 1)
     job.wait_until_over()
@@ -124,9 +125,10 @@ def test_a_job_that_goes_on_is_none_the_worse(phased: Phased) -> None:
 WRITES = pytest.mark.parametrize("program", [Program("delta_writes")], ids=["delta_writes"])
 
 
+@pytest.mark.parametrize("between", [nothing, kill_warden], ids=["tracked", "compared"])
 @WRITES
-def test_only_what_was_written_is_in_a_delta(phased: Phased) -> None:
-    make_chain(phased)
+def test_only_what_was_written_is_in_a_delta(phased: Phased, between: Between) -> None:
+    make_chain(phased, between)
     whole, *deltas = [described(phased.job, phased.image(number)) for number in range(PHASES + 1)]
     assert whole["parent"] is None
     assert whole["chain"] == []
@@ -299,3 +301,23 @@ def test_damage_is_not_taken_over(phased: Phased) -> None:
     base.unlink()
     phased.job.orch.expect(50, "prune", str(newest))
     assert newest.read_bytes() == before
+
+
+@WRITES
+def test_deltas_to_an_image_that_was_restored_or_made_without_tracking(phased: Phased) -> None:
+    job = phased.job
+    phased.start()
+    job.checkpoint_and_kill()
+    job.restore()
+    phased.next(1)
+    assert "by comparison" in delta(job).output
+    phased.next(2)
+    job.checkpoint("--no-replicas", image=phased.image(2))
+    job.orch.ok("checkpoint", "--cgroup", job.name, "-o", str(phased.image(3)), "--parent", str(phased.image(1)))
+    whole = phased.image(0).stat().st_size
+    for number in (1, 3):
+        assert phased.image(number).stat().st_size < whole / 2
+    job.kill()
+    job.restore(phased.image(3))
+    phased.next(3)
+    phased.run.must_pass()

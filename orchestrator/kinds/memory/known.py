@@ -18,6 +18,11 @@ class KnownPages:
         self._ends = [run.start + run.length for run in self._runs]
 
     @property
+    def runs(self) -> Sequence[PageRun]:
+        """All of it, ascending."""
+        return self._runs
+
+    @property
     def bytes(self) -> int:
         """How much it is."""
         return sum(run.length for run in self._runs)

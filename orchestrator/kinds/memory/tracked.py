@@ -43,8 +43,7 @@ class TrackedMemory:
         self._known = known
         self._arm = arm
         self._ours: set[int] = set()
-        self.armed = False
-        """Whether all that can be was armed."""
+        self._registered: list[MapLine] = []
         self.referred_bytes = 0
         """How much was found not to be written."""
 
@@ -57,8 +56,28 @@ class TrackedMemory:
 
     def regions(self, pages: Scanner, lines: Sequence[tuple[MapLine, VmFlags]]) -> list[pagemap.Region]:
         """Find what must be stored, as Scanner.scan() does; what was not written has UNWRITTEN among its categories."""
+        others = self._part(lines)
+        regions = [region for start, end in others for region in pages.scan(start, end)]
+        regions += [
+            (start, end, categories if categories & pagemap.PAGE_IS_WRITTEN else categories | UNWRITTEN)
+            for start, end, categories in self._scan(pages)
+        ]
+        regions.sort()
+        return regions
+
+    def arm(self, pages: Scanner, lines: Sequence[tuple[MapLine, VmFlags]]) -> None:
+        """Have all writes noted from here on."""
+        self._part(lines)
+        self._scan(pages)
+
+    def _scan(self, pages: Scanner) -> list[pagemap.Region]:
+        found = self._registered
+        return pages.scan_tracked(found[0].start, found[-1].end, arm=self._arm) if found else []
+
+    def _part(self, lines: Sequence[tuple[MapLine, VmFlags]]) -> list[list[int]]:
+        """Register what can be, and return the ranges of the other private mappings."""
         private = [(line, flags) for line, flags in lines if not line.shared and line.path not in _SPECIAL]
-        registered: list[MapLine] = []
+        registered = self._registered
         others: list[list[int]] = []
         for line, flags in private:
             if line.start in self._ours or (self._arm and self._can_register(line, flags)):
@@ -67,16 +86,7 @@ class TrackedMemory:
                 others[-1][1] = line.end
             else:
                 others.append([line.start, line.end])
-        regions = [region for start, end in others for region in pages.scan(start, end)]
-        if registered:
-            found = pages.scan_tracked(registered[0].start, registered[-1].end, arm=self._arm)
-            regions += [
-                (start, end, categories if categories & pagemap.PAGE_IS_WRITTEN else categories | UNWRITTEN)
-                for start, end, categories in found
-            ]
-        self.armed = self._arm
-        regions.sort()
-        return regions
+        return others
 
     def known_in(self, start: int, end: int) -> Sequence[PageRun]:
         """Return where the pages of an unwritten region lie already."""
