@@ -8,7 +8,7 @@ COMPILE = .venv/bin/python -m compileall -q orchestrator
 help:
 	@echo 'make demo    run a job, checkpoint it, kill it, restore it, and show what happened'
 	@echo 'make test    lint and run all tests (root)'
-	@echo 'make test-modes   run the tests of jobs in each mode of ORCH_TEST_MODE (many minutes)'
+	@echo 'make test-modes   run the tests of jobs in each mode of ORCH_TEST_MODE, and from deltas (many minutes)'
 	@echo 'make test-large   run the tests of size with large files (16 GiB of memory and of disk)'
 	@echo 'make lint    ruff, mypy --strict, import contracts'
 	@echo 'make bench   measure checkpoint and restore'
@@ -37,11 +37,15 @@ test: lint
 
 # The command line's modes: tests/harness/modes.py tells what each adds.
 MODES = lazy on-demand
+# What all programs are brought back by, too: tests/harness/ways.py.
+WAYS = delta,delta_by_comparison
 
 test-modes: setup-dev
 	for mode in $(MODES); do \
 	ORCH_TEST_MODE=$$mode .venv/bin/pytest -q -n auto --maxprocesses 4 --dist worksteal tests/kernel tests/apps || exit; \
 	done
+	ORCH_TESTS_WAYS=$(WAYS) .venv/bin/pytest -q -n auto --maxprocesses 4 --dist worksteal -k delta \
+	    tests/kernel/test_survives_*.py
 
 test-large: setup-dev
 	ORCH_TESTS_GHOST_MIB=4096 ORCH_TESTS_SECONDS=600 .venv/bin/pytest -q tests/kernel/test_limits.py

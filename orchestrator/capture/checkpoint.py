@@ -239,7 +239,7 @@ def _hold_and_write(
             statistics.memwrite_us = _us(writing)
             if tracking is not None:
                 statistics.referred_bytes = tracking.referred_bytes
-                tracking.done(ends=request.ending in ("kill", "move"))
+                tracking.done(ends=False)
                 assert request.deltas is not None
                 request.deltas.armed_for(writer.image_id, writer.path)
             if request.ending != "run":
@@ -250,6 +250,8 @@ def _hold_and_write(
                 for act in scope.farewells:
                     act()
                 statistics.frozen_us += _us(began)
+                if tracking is not None:
+                    tracking.done(ends=True)
                 job.kill(request.given_up)
         finally:
             scope.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -105,6 +107,32 @@ def live_twice(run: Run) -> None:
 
 
 @rarer_way
+def delta(run: Run) -> None:
+    """Checkpoint a job that goes on, have its writes noted, end it with a delta, and bring it back from that."""
+    run.start()
+    run.job.checkpoint("--track")
+    run.job.restore(_end_with_delta(run))
+    run.must_pass()
+
+
+@rarer_way
+def delta_by_comparison(run: Run) -> None:
+    """End a restored job with a delta to its image, with which it is compared as nobody has noted its writes."""
+    run.start()
+    run.job.checkpoint_and_kill()
+    run.job.restore()
+    run.job.restore(_end_with_delta(run))
+    run.must_pass()
+
+
+def _end_with_delta(run: Run) -> Path:
+    image = run.job.image.with_name("delta.ckpt")
+    run.job.checkpoint("--parent", "last", "--kill", image=image)
+    run.job.wait_until_over()
+    return image
+
+
+@rarer_way
 def stopped(run: Run) -> None:
     """Checkpoint a job and leave it stopped: it stands still until it is told to go on."""
     run.start()
@@ -183,3 +211,7 @@ def killed_while_writing(run: Run) -> None:
     run.start()
     run.job.checkpoint_killed_when(run.job.is_being_written)
     run.must_pass()
+
+
+WAYS.update({name: MORE_WAYS[name] for name in os.environ.get("ORCH_TESTS_WAYS", "").split(",") if name})
+"""With these all programs go rarer ways, too: see `make test-modes`."""
