@@ -43,7 +43,11 @@ def same(run: Run) -> None:
 def live(run: Run) -> None:
     """Checkpoint a job that goes on; it must pass, and so must its image, restored when it is over."""
     run.start()
-    run.job.checkpoint()
+    _goes_on(run)
+
+
+def _goes_on(run: Run, *options: str) -> None:
+    run.job.checkpoint(*options)
     run.must_pass()
     run.back_to_checkpoint()
     run.job.restore()
@@ -74,11 +78,7 @@ def rarer_way(function: Way) -> Way:
 def live_without_replicas(run: Run) -> None:
     """Checkpoint a job that goes on, all of it written while it stands still; kill it, and bring it back."""
     run.start()
-    run.job.checkpoint("--no-replicas")
-    run.must_pass()
-    run.back_to_checkpoint()
-    run.job.restore()
-    run.must_pass()
+    _goes_on(run, "--no-replicas")
 
 
 @rarer_way
@@ -87,11 +87,7 @@ def live_large(run: Run) -> None:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("ORCHTEST_MIB", "16")
         run.start()
-    run.job.checkpoint()
-    run.must_pass()
-    run.back_to_checkpoint()
-    run.job.restore()
-    run.must_pass()
+    _goes_on(run)
 
 
 @rarer_way
@@ -169,11 +165,7 @@ def moved(run: Run) -> None:
 def sent_live(run: Run) -> None:
     """Send a job that goes on into a compressed image; it must pass, and so must that, restored when it is over."""
     run.start()
-    run.job.checkpoint("--compress")
-    run.must_pass()
-    run.back_to_checkpoint()
-    run.job.restore()
-    run.must_pass()
+    _goes_on(run, "--compress")
 
 
 @rarer_way
