@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import select
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -142,6 +143,12 @@ class _Reader:
 
     def _more(self, size: int) -> bytes:
         try:
-            return os.read(self._fd, size)
+            while True:
+                try:
+                    return os.read(self._fd, size)
+                except BlockingIOError:  # whoever shares it has made it so
+                    poll = select.poll()
+                    poll.register(self._fd, select.POLLIN)
+                    poll.poll()
         except OSError as error:
             raise ImageCorrupt(f"{self._name} cannot be read: {error.strerror}") from error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pyrage
@@ -41,8 +43,12 @@ def public(path: Path) -> str:
 
 @pytest.mark.parametrize("compress", [(), ("--compress",), ("--compress", "lz4")], ids=["plain", "zstd", "lz4"])
 @pytest.mark.parametrize("ending", ["run", "kill"])
-def test_a_job_survives_in_an_encrypted_image(run: Run, key: Path, ending: str, compress: tuple[str, ...]) -> None:
-    job = run.job
+@pytest.mark.parametrize("program", ["large_private", "anon_shared"])
+def test_a_job_survives_in_an_encrypted_image(
+    job: Job, key: Path, program: str, ending: str, compress: tuple[str, ...]
+) -> None:
+    run = Run(Program(program), job)
+    run.start()
     job.restore_options = ["--key", str(key), "--verify"]
     options = ("--encrypt", public(key), *compress)
     if ending == "kill":
@@ -95,6 +101,18 @@ def test_any_one_of_several_keys_opens_an_image(run: Run, key: Path) -> None:
     assert "encrypted to another key" in refused.errors
     refused = job.orch.expect(37, "restore", str(job.image))
     assert "--key FILE" in refused.errors
+    run.must_pass()
+
+
+def test_keys_of_openssh_do(run: Run) -> None:
+    if shutil.which("ssh-keygen") is None:
+        pytest.skip("no ssh-keygen here")
+    job = run.job
+    mine = job.directory / "id"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(mine)], check=True)
+    job.checkpoint_and_kill("--encrypt", f"{mine}.pub")
+    job.restore_options = ["--key", str(mine)]
+    job.restore()
     run.must_pass()
 
 

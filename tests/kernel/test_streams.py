@@ -189,6 +189,20 @@ def test_an_image_is_not_written_to_a_terminal(job: Job) -> None:
         os.close(terminal)
 
 
+def test_an_input_may_be_one_that_does_not_block(run: Run) -> None:
+    job = run.job
+    data = job.checkpoint_and_kill().read_bytes()
+    reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    os.set_blocking(writing, True)
+    argv = ("restore", "-", "-d")
+    process, stem = job.orch.start(*argv, stdin=reading)
+    os.close(reading)
+    with open(writing, "wb") as stream:
+        stream.write(data)
+    assert job.orch.finish(process, stem, argv).exit_code == 0
+    run.must_pass()
+
+
 @pytest.mark.parametrize("verb", ["restore", "show"])
 def test_an_image_is_not_read_from_a_terminal(job: Job, verb: str) -> None:
     main, terminal = os.openpty()
