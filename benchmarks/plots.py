@@ -15,6 +15,7 @@ _LABEL, _MOST, _VALUE = 120, 480, 150
 _BAR, _BETWEEN = 12, 16
 _TOP, _BOTTOM = 64, 34
 _CURVES = (620, 360)
+_MARGIN = 1.4
 
 Text = Callable[[float], str]
 """Writes a value for people."""
@@ -22,7 +23,7 @@ Text = Callable[[float], str]
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """A logarithmic scale between two decades."""
+    """A logarithmic scale."""
 
     least: float
     most: float
@@ -32,6 +33,11 @@ class Scale:
         """Return the decades that hold all of ``values``, which are above nought."""
         low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
         return cls(10.0**low, 10.0 ** max(high, low + 1))
+
+    @classmethod
+    def around(cls, values: Sequence[float]) -> Scale:
+        """Return a scale that begins just before ``values`` and ends just behind them."""
+        return cls(min(values) / _MARGIN, max(values) * _MARGIN)
 
     def part(self, value: float) -> float:
         """Say where a value lies, from 0 to 1."""
@@ -103,9 +109,9 @@ def curves(title: str, across: str, found: Sequence[Curve], across_text: Text, t
     drawing = Drawing(left + width + 40, top + height + 56, title)
     sizes = [size for curve in found for size, _ in curve.points] or [1]
     values = [value for curve in found for _, figure in curve.points for value in (figure.least, figure.most)]
-    x_scale, y_scale = Scale.over(sizes), Scale.over([value for value in values if value > 0] or [1])
+    x_scale, y_scale = Scale.around(sizes), Scale.over([value for value in values if value > 0] or [1])
     _legend(drawing, [(curve.label, curve.kind, curve.dashed) for curve in found])
-    for value in x_scale.decades():
+    for value in sorted({*sizes}):
         x = left + width * x_scale.part(value)
         drawing.line(x, top, x, top + height)
         drawing.text(x, top + height + 18, across_text(value), "middle")
