@@ -17,7 +17,7 @@ from orchestrator import api
 from orchestrator.api import Image, Job, StartedJob
 
 if TYPE_CHECKING:
-    from orchestrator.engine import Ending, Progress
+    from orchestrator.checkpointing import Ending, Progress
     from orchestrator.migration.source import Migrated
 
 __all__ = ["checkpoint", "kill_job", "migrate", "open_image", "prune", "restore", "run", "wait"]

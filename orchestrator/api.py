@@ -15,7 +15,7 @@ from orchestrator.kill import kill_job
 from orchestrator.opened import Image
 
 if TYPE_CHECKING:
-    from orchestrator.engine import Ending, Progress
+    from orchestrator.checkpointing import Ending, Progress
     from orchestrator.migration.source import Migrated
 
 __all__ = [
@@ -173,8 +173,8 @@ def checkpoint(
     until its memory is written. With a ``parent``, an image or "last", only what has changed since is written; with
     ``track`` a delta to this image will be made fast.
     """
-    from orchestrator.engine import CheckpointOptions
-    from orchestrator.engine import checkpoint as write_image
+    from orchestrator.checkpointing import CheckpointOptions
+    from orchestrator.checkpointing import checkpoint as write_image
     from orchestrator.image.packing import parse_packing
     from orchestrator.target import find_target
 
@@ -211,7 +211,7 @@ def migrate(
     Its memory is sent at most ``rounds`` times while it runs; ``progress`` is called with the number of each and its
     bytes. It stands still for the destination ``timeout`` seconds at most. On failure it goes on here.
     """
-    from orchestrator.engine import CheckpointOptions
+    from orchestrator.checkpointing import CheckpointOptions
     from orchestrator.migration.source import migrate as move
     from orchestrator.target import find_target
 

@@ -104,11 +104,11 @@ def main(arguments: list[str]) -> int:
         if options.stats == "-":
             raise UsageError("checkpoint: the image and --stats cannot both be the output")
 
+    from orchestrator.checkpointing import CheckpointOptions, checkpoint
     from orchestrator.cli.progress import progress_bar
     from orchestrator.cli.stats import write_stats
     from orchestrator.cli.termination import unwind_on_termination
     from orchestrator.cli.text import size
-    from orchestrator.engine import CheckpointOptions, checkpoint
     from orchestrator.target import find_target
 
     target = find_target(options.pid if options.cgroup is None else options.cgroup)

@@ -44,10 +44,10 @@ def main(arguments: list[str]) -> int:
     if options.rounds < 1:
         raise UsageError("migrate: --rounds must be at least 1")
 
+    from orchestrator.checkpointing import CheckpointOptions
     from orchestrator.cli.stats import write_stats
     from orchestrator.cli.termination import unwind_on_termination
     from orchestrator.cli.text import size
-    from orchestrator.engine import CheckpointOptions
     from orchestrator.migration.source import migrate
     from orchestrator.target import find_target
 

@@ -36,9 +36,9 @@ def main(arguments: list[str]) -> int:
     from orchestrator.cli.streams import given_streams
     from orchestrator.cli.termination import unwind_on_termination
     from orchestrator.daemon import Reporter, detach
-    from orchestrator.engine import RestoreOptions
     from orchestrator.migration.destination import Welcome, receive
     from orchestrator.migration.wire import Wire
+    from orchestrator.restoring import RestoreOptions
     from orchestrator.spawn import parse_namespaces
 
     streams = given_streams(detached=True, output=options.output)

@@ -14,8 +14,8 @@ from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
     from orchestrator.daemon import Reporter
-    from orchestrator.engine import RestoreOptions
     from orchestrator.relay import Relay
+    from orchestrator.restoring import RestoreOptions
     from orchestrator.supervisor import Root
 
 
@@ -81,8 +81,8 @@ def main(arguments: list[str]) -> int:
     """Run the verb."""
     options = _parser().parse_args(arguments)
 
-    from orchestrator.engine import RestoreOptions, decode, dry_run
     from orchestrator.image.reader import ImageFile
+    from orchestrator.restoring import RestoreOptions, decode, dry_run
     from orchestrator.spawn import parse_namespaces
 
     streams = given_streams(detached=options.detach, output=options.output)
@@ -111,9 +111,9 @@ def _restore(options: Any, asked: RestoreOptions, reporter: Reporter) -> int:
     from orchestrator.cli.stats import write_stats
     from orchestrator.cli.terminal import lent, take_place
     from orchestrator.cli.termination import unwind_on_termination
-    from orchestrator.engine import decode, rebuild
     from orchestrator.foreground import restore_job
     from orchestrator.image.reader import ImageFile
+    from orchestrator.restoring import decode, rebuild
 
     unwind_on_termination()
     image_path = options.image if options.image == "-" else os.path.abspath(options.image)

@@ -8,11 +8,11 @@ import os
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 
-from orchestrator.engine import RestoreOptions
 from orchestrator.kinds.files.external import External
 from orchestrator.kinds.terminals.records import OutsideTerminal
 from orchestrator.linux import tty
 from orchestrator.relay import Relay, own_terminal
+from orchestrator.restoring import RestoreOptions
 from orchestrator.snapshot import Snapshot
 
 

@@ -17,10 +17,10 @@ def main(arguments: list[str]) -> int:
     add_key(parser)
     options = parser.parse_args(arguments)
 
-    from orchestrator.engine import decode
     from orchestrator.image.reader import ImageFile
     from orchestrator.kinds.sockets.tcp_hold import let_through
     from orchestrator.kinds.sockets.tcp_release import filters_of
+    from orchestrator.restoring import decode
 
     with ImageFile.open(options.image, keys=given_keys(options.key, "ORCH_KEY")) as image:
         names = filters_of(decode(image).files)

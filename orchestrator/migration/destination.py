@@ -9,11 +9,11 @@ import tempfile
 from dataclasses import dataclass, replace
 
 from orchestrator.daemon import Reporter
-from orchestrator.engine import RestoreOptions, decode, may_restore, rebuild
 from orchestrator.errors import OrchError, PeerLost
 from orchestrator.foreground import restore_job
 from orchestrator.image.reader import ImageFile
 from orchestrator.migration.wire import VERSION, Message, Wire
+from orchestrator.restoring import RestoreOptions, decode, may_restore, rebuild
 from orchestrator.supervisor import Root
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from orchestrator.capture.checkpoint import PAGE_SIZE
-from orchestrator.engine import CheckpointOptions, checkpoint
+from orchestrator.checkpointing import CheckpointOptions, checkpoint
 from orchestrator.errors import CommandNotFound, OrchError, PeerLost
 from orchestrator.migration.wire import VERSION, Message, Wire
 from orchestrator.target import Target

@@ -14,8 +14,8 @@ import pytest
 from harness import cgroups
 from harness.job import Job
 from harness.program import Program, Run
-from orchestrator.engine import CheckpointOptions
-from orchestrator.engine import checkpoint as checkpoint_here
+from orchestrator.checkpointing import CheckpointOptions
+from orchestrator.checkpointing import checkpoint as checkpoint_here
 from orchestrator.kinds.terminals import queues
 from orchestrator.linux import tty
 from orchestrator.linux.pidfd import pidfd_getfd, pidfd_open
