@@ -16,11 +16,12 @@ import prctl
 from orchestrator.claim import Claim
 from orchestrator.errors import PagesLost
 from orchestrator.freezer import make_freezer
-from orchestrator.job import STATE_DIRECTORY, Birth, JobRecord, Stream, read_failure
-from orchestrator.kill import signal_root
+from orchestrator.job import STATE_DIRECTORY, Birth, JobRecord, Stream, note_failure, read_failure
+from orchestrator.kill import KILL_SECONDS, empty_cgroup, signal_root
 from orchestrator.linux.pidfd import pidfd_open
 from orchestrator.linux.procfs import read_file
 from orchestrator.linux.signalfd import read_signals, signalfd
+from orchestrator.paging.inquiry import ALL_KILLED, is_forsaken
 from orchestrator.relay import Relay
 from orchestrator.spawn import Program, spawn
 
@@ -146,6 +147,9 @@ class Supervisor:
                     self.relay.begin(selector)
                 while True:
                     ended = self._reap(root.child)
+                    if is_forsaken(self._directory):
+                        note_failure(self._directory, ALL_KILLED)
+                        empty_cgroup(self.claim.cgroup, KILL_SECONDS)
                     if ended is not None:
                         status = root.status(ended) if root.status is not None else ended
                         selector.unregister(child)
@@ -167,13 +171,17 @@ class Supervisor:
                 os.close(child)
                 if target is not None:
                     os.close(target)
-        why = read_failure(f"{STATE_DIRECTORY}/{self.claim.name}")
+        why = read_failure(self._directory)
         self.claim.release()
         if why is not None:
             raise PagesLost(f"the job was killed: memory that it was restored without did not come: {why}")
         if self._meant is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
             return self._meant
         return status
+
+    @property
+    def _directory(self) -> str:
+        return f"{STATE_DIRECTORY}/{self.claim.name}"
 
     def _reap(self, child: int) -> int | None:
         """Reap all that has ended; return the wait status of ``child`` if it is among them."""

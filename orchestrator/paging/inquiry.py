@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import time
 from collections.abc import Callable
 
-from orchestrator.errors import JobBusy
+from orchestrator.errors import JobBusy, PagesLost
 from orchestrator.paging.desk import SOCKET, URGENT
 
 _WITHIN = 1.0
+ALL_KILLED = "all who were to bring it were killed"
+"""What has happened then."""
 
 
 def ask(directory: str) -> tuple[int, int] | None:
     """Return how many bytes are missing and how many were; None if nothing is. ``directory`` is the job's."""
-    door = _visit(directory)
+    try:
+        door = _visit(directory)
+    except PagesLost:
+        return None
     if door is None:
         return None
     with door:
@@ -29,7 +35,7 @@ def ask(directory: str) -> tuple[int, int] | None:
 def await_filled(directory: str, patience: float, progress: Callable[[int, int], None] | None = None) -> None:
     """Wait until nothing of a job's memory is missing. ``progress`` is called with the bytes that are there, and all.
 
-    Raises JobBusy if nothing more comes for ``patience`` seconds.
+    Raises JobBusy if nothing more comes for ``patience`` seconds, PagesLost if nobody is there to bring it.
     """
     least: int | None = None
     deadline = time.monotonic() + patience
@@ -58,10 +64,27 @@ def await_filled(directory: str, patience: float, progress: Callable[[int, int],
                     progress(said[1] - min(said), said[1])
 
 
+def is_forsaken(directory: str) -> bool:
+    """Say whether memory of a job is missing and nobody is there to bring it: all who did were killed."""
+    if not os.path.exists(f"{directory}/{SOCKET}"):
+        return False
+    try:
+        door = _visit(directory)
+    except PagesLost:
+        return True
+    if door is not None:
+        door.close()
+    return False
+
+
 def _visit(directory: str) -> socket.socket | None:
+    """Connect; None if nothing is missing. Raises PagesLost."""
     door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         door.connect(f"{directory}/{SOCKET}")
+    except ConnectionRefusedError as error:
+        door.close()
+        raise PagesLost(f"memory of the job was still missing when {ALL_KILLED}") from error
     except OSError:
         door.close()
         return None

@@ -82,16 +82,20 @@ class _Watch:
     def _relieve(self) -> int:
         """Have a new keeper and a new journal; return the keeper's pidfd."""
         duties, before, pid_before = self._duties, self._keeper, self._keeper_pid
-        old = duties.journal
+        old_journal, old_left = duties.journal, duties.left
         duties.journal = Journal()
-        for source, messages in duties.left.items():
-            duties.left[source] = duties.journal.carry_over(messages)
-        self._keeper_pid = fork(CLONE_FILES | CLONE_PARENT, exit_signal=0)
-        if self._keeper_pid == 0:
+        duties.left = {source: duties.journal.carry_over(messages) for source, messages in old_left.items()}
+        try:
+            pid = fork(CLONE_FILES | CLONE_PARENT, exit_signal=0)
+        except OSError:
+            duties.journal.close()
+            duties.journal, duties.left = old_journal, old_left
+            raise
+        if pid == 0:
             _keep(duties, self._end_job, self._self)
-        self._keeper = pidfd_open(self._keeper_pid)
-        duties.helm.keeper = self._keeper_pid
-        old.close()
+        self._keeper, self._keeper_pid = pidfd_open(pid), pid
+        duties.helm.keeper = pid
+        old_journal.close()
         if before >= 0:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid_before, signal.SIGKILL)

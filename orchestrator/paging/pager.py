@@ -81,8 +81,6 @@ class Pager:
             if self._duties.helm.is_filling:
                 self._fill()
             self._release()
-            if self._duties.journal.is_nearly_full:
-                self._renew()
 
     def _look(self) -> None:
         """Take in what there is to be read; wait for it if nothing is to be done."""
@@ -104,11 +102,15 @@ class Pager:
             self._duties.desk.tell(self._missing(), self._duties.helm.total)
             for fd in [fd for fd in self._world if userfaultfd.look_at(fd, _ANY_PAGE) == errno.ESRCH]:
                 self._gone(fd)
+            if self._keeper < 0:
+                self._renew()
 
     def _missing(self) -> int:
         return sum(pages.length for pages in self._world.values())
 
     def _read(self, fd: int) -> None:
+        if self._duties.journal.is_nearly_full:
+            self._renew()
         try:
             messages = self._duties.journal.read(fd)
         except OSError as error:
@@ -272,6 +274,12 @@ class Pager:
         os.close(fd)
 
     def _renew(self) -> None:
-        self._poll.unregister(self._keeper)
-        self._keeper = self._relieve()
-        self._poll.register(self._keeper, select.EPOLLIN)
+        """Have a new keeper and an empty journal; later, if no process can be made just now."""
+        if self._keeper >= 0:
+            self._poll.unregister(self._keeper)
+        try:
+            self._keeper = self._relieve()
+        except OSError:
+            self._keeper = -1
+        else:
+            self._poll.register(self._keeper, select.EPOLLIN)

@@ -223,7 +223,8 @@ def _fork_into(path: str | None) -> int:
     """Fork into a new cgroup, or where that cannot be made, into our own."""
     if path is not None:
         try:
-            cgroupfs.create(path)
+            with contextlib.suppress(FileExistsError):  # left by an orch that was killed
+                cgroupfs.create(path)
             directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 return fork(cgroup=directory)

@@ -105,3 +105,33 @@ def test_the_supervisor_is_not_needed(moved: Run) -> None:
     replace("orch-pager")
     moved.must_pass()
     moved.job.orch.ok("ps")  # clears away what the supervisor would have
+
+
+def test_a_job_that_everybody_has_left_is_killed(moved: Run) -> None:
+    """Where nobody can bring its memory any more, it must not go on without."""
+    moved.start()
+    moved.job.checkpoint_and_kill()
+    options = ("restore", *ON_DEMAND, str(moved.job.image))
+    orch, said = moved.job.orch.start(*options)
+    eventually(lambda: len(named("orch-keeper")) == 1, 10, "the job runs")
+    for pid in (*named("orch-pager"), *named("orch-keeper")):
+        os.kill(pid, signal.SIGKILL)
+    finished = moved.job.orch.finish(orch, said, options)
+    assert finished.exit_code == PagesLost.exit_code
+    assert "all who were to bring it were killed" in finished.errors
+    moved.job.wait_until_over()
+
+
+def test_orch_killed_before_the_job_runs_leaves_nothing(moved: Run) -> None:
+    moved.start()
+    moved.job.checkpoint_and_kill()
+    orch, said = moved.job.orch.start("restore", *ON_DEMAND, str(moved.job.image))
+    eventually(lambda: bool(named("orch-pager") or named("orch-keeper")), 10, "somebody brings memory")
+    orch.kill()
+    moved.job.orch.finish(orch, said, ("restore",))
+    if moved.job.pids():  # it ran already, and goes on
+        moved.must_pass()
+        moved.back_to_checkpoint()
+    moved.job.wait_until_over()
+    moved.job.restore()  # its name is free again, and what was left is cleared away
+    moved.must_pass()
