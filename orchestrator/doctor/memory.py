@@ -10,7 +10,7 @@ import os
 import struct
 
 from orchestrator.doctor.probe import Probe, attempt_in_child, bystander
-from orchestrator.linux import pagemap
+from orchestrator.linux import pagemap, userfaultfd
 from orchestrator.linux.call import machine
 from orchestrator.linux.proc_stat import read_stat
 from orchestrator.linux.syscalls import numbers
@@ -64,6 +64,14 @@ def _write_tracking() -> None:
     try:
         features = _UFFD_FEATURE_WP_ASYNC | _UFFD_FEATURE_WP_UNPOPULATED
         fcntl.ioctl(fd, _UFFDIO_API, struct.pack("=QQQ", _UFFD_API, features, 0))
+    finally:
+        os.close(fd)
+
+
+def _pages_on_demand() -> None:
+    fd = _check(_libc.syscall(ctypes.c_long(numbers(machine())["userfaultfd"]), os.O_CLOEXEC))
+    try:
+        userfaultfd.enable(fd, userfaultfd.ALL_EVENTS)
     finally:
         os.close(fd)
 
@@ -134,6 +142,7 @@ PROBES = (
     Probe("PAGEMAP_SCAN", _pagemap_scan, "pages that hold something cannot be found", essential=True),
     Probe("page frame numbers", _page_frames, "pages shared by copy-on-write are stored once for each process"),
     Probe("userfaultfd WP_ASYNC", _write_tracking, "writes cannot be followed: no incremental checkpoints"),
+    Probe("userfaultfd events", _pages_on_demand, "no restore on demand (--lazy)"),
     Probe("process_vm_readv", _read_memory, "memory cannot be read from outside", essential=True),
     Probe("/proc/PID/map_files", _map_files, "deleted and shared anonymous mappings cannot be saved"),
     Probe(

@@ -192,18 +192,15 @@ class Pager:
                 self._faults.pop(fault, None)
 
     def _fill(self) -> None:
-        """Put one part of the rest into place."""
-        for fd, pages in self._world.items():
-            if fd in self._duties.left:
-                continue
+        """Put one part of the rest into place, of the oldest process where that can be done now."""
+        for fd, pages in list(self._world.items()):
             run = pages.next(self._places.get(fd, 0))
-            if run is None:
+            if run is None or fd in self._duties.left:
                 continue
-            end = min(run.end, run.start + _AT_ONCE)
             self._source.fetch_ahead(run.at)
             self._places[fd] = run.start
-            self._put(fd, run.start, end, run.at)
-            return
+            if self._put(fd, run.start, min(run.end, run.start + _AT_ONCE), run.at):
+                return
 
     def _put(self, fd: int, start: int, end: int, at: int) -> bool:
         """Put pages of the image into place, as many as can be; say whether there was any use in it."""

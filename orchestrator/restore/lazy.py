@@ -41,12 +41,6 @@ from orchestrator.restore.play import Actor, Stage
 from orchestrator.snapshot import Snapshot
 from orchestrator.tape.build import Tape
 
-_EVENTS = (
-    userfaultfd.UFFD_FEATURE_EVENT_FORK
-    | userfaultfd.UFFD_FEATURE_EVENT_REMAP
-    | userfaultfd.UFFD_FEATURE_EVENT_REMOVE
-    | userfaultfd.UFFD_FEATURE_EVENT_UNMAP
-)
 _HEAD_BYTES = 24  # of struct robust_list_head: the list, an offset, and what is being taken
 _OOM_SCORE = "-900"
 _WALL = 0x40000000
@@ -134,7 +128,7 @@ def watch(stage: Stage, actors: Mapping[Pid, Actor], areas: Mapping[Pid, Sequenc
             fd = _fetch(HostPid(actors[pid].tracee.tid), number)
             world[fd] = MissingPages(Run(run.start, run.end, run.at) for area in missing for run in area.runs)
             try:
-                userfaultfd.enable(fd, _EVENTS)
+                userfaultfd.enable(fd, userfaultfd.ALL_EVENTS)
                 for area in missing:
                     userfaultfd.register_missing(fd, area.start, area.end - area.start)
             except OSError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import orchestrator
 from harness.eventually import eventually
 from harness.job import Job
 from harness.laziness import LAZY_WAYS, named, replace, start_without_memory
@@ -135,3 +136,16 @@ def test_orch_killed_before_the_job_runs_leaves_nothing(moved: Run) -> None:
     moved.job.wait_until_over()
     moved.job.restore()  # its name is free again, and what was left is cleared away
     moved.must_pass()
+
+
+def test_a_program_restores_on_demand(job: Job, tmp_path: Path) -> None:
+    keeps = "import os,sys,time; kept=bytearray(os.urandom(16<<20)); print(hash(bytes(kept)), flush=True)\n"
+    keeps += "while not os.path.exists(sys.argv[1]): time.sleep(0.01)\nsys.exit(0 if len(set(kept)) == 256 else 9)"
+    stop = tmp_path / "stop"
+    started = orchestrator.run(["/usr/bin/python3", "-c", keeps, str(stop)], name=job.name, output=tmp_path / "said")
+    eventually(lambda: bool((tmp_path / "said").read_text()), 10, "the program is there")
+    orchestrator.checkpoint(started, job.image, ending="kill").close()
+    assert started.wait() == -signal.SIGKILL
+    restored = orchestrator.restore(job.image, lazy=True)
+    stop.touch()
+    assert restored.wait() == 0
