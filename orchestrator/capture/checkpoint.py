@@ -13,7 +13,7 @@ import msgspec
 
 from orchestrator.capture.ahead import Ahead, reading_ahead
 from orchestrator.capture.deltas import WORTH_A_REPLICA, Deltas
-from orchestrator.capture.estimate import expected_bytes, spare_bytes
+from orchestrator.capture.estimate import expected_bytes
 from orchestrator.capture.guard import guarded
 from orchestrator.capture.hold import HeldJob, HeldProcess, descend
 from orchestrator.capture.memory import Left, may_write_itself, write_held
@@ -42,6 +42,7 @@ from orchestrator.kinds.task.process import unshareable
 from orchestrator.linux import vdso
 from orchestrator.linux.arch import x86_64 as arch
 from orchestrator.linux.rlimits import many_descriptors, most_descriptors
+from orchestrator.linux.spare_memory import spare_bytes
 from orchestrator.namespaces.survey import prepare, survey
 from orchestrator.restore.descriptors import needed_limit, placers
 from orchestrator.snapshot import Machine, Snapshot

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import select
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -18,9 +17,9 @@ from orchestrator.image import sealing
 from orchestrator.image.header import HEADER_BYTES, Header
 from orchestrator.image.packing import MAGICS, Block, Unpacker
 from orchestrator.image.spool import directory, in_memory, nameless
+from orchestrator.linux.spare_memory import spare_bytes
 
 _BLOCK_BYTES: Final = 1 << 20
-_AVAILABLE: Final = re.compile(rb"^MemAvailable:\s+(\d+) kB$", re.MULTILINE)
 
 
 def must_be_received(head: bytes) -> bool:
@@ -95,21 +94,16 @@ def _checked_for_room(write: Callable[[Block], None], name: str) -> Callable[[Bl
             if len(head) >= HEADER_BYTES:
                 size = Header.decode(head[:HEADER_BYTES], name=name).pages_end
                 head = None
-                if size > _available():
+                room = spare_bytes([os.getpid()])
+                if size > room:
                     raise CannotHonour(
-                        f"{name} needs {size >> 20} MiB of memory while it is restored, as it is encrypted, and"
-                        f" {_available() >> 20} MiB are free",
+                        f"{name} needs {size >> 20} MiB of memory while it is read, as it is encrypted, and"
+                        f" {room >> 20} MiB are free here",
                         hint="'age -d -i KEYFILE FILE | orch restore -' keeps it in $TMPDIR instead, in the clear",
                     )
         write(data)
 
     return checked
-
-
-def _available() -> int:
-    with open("/proc/meminfo", "rb") as file:
-        found = _AVAILABLE.search(file.read())
-    return int(found[1]) << 10 if found else 1 << 62
 
 
 def _no_room(name: str, error: OSError) -> ImageCorrupt:

@@ -215,6 +215,25 @@ def test_nothing_of_an_encrypted_image_is_on_a_disk_in_the_clear(key: Path, tmp_
         os.close(plain)
 
 
+def test_an_encrypted_image_that_memory_cannot_hold_is_refused(
+    key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orchestrator.image import receive
+    from orchestrator.image.keys import read_recipients
+    from orchestrator.image.reader import ImageFile
+    from orchestrator.image.stream import ImageStream
+
+    path = tmp_path / "image"
+    with ImageStream(path, architecture="x86_64", page_size=4096, recipients=read_recipients([str(key)])) as stream:
+        stream.begin(b"records", 5 << 20)
+        stream.send([])
+        stream.commit()
+    ImageFile.open(path, keys=[str(key)]).close()
+    monkeypatch.setattr(receive, "spare_bytes", lambda _: 2 << 20)
+    with pytest.raises(errors.CannotHonour, match=r"needs 5 MiB of memory .* 2 MiB are free"):
+        ImageFile.open(path, keys=[str(key)])
+
+
 def test_what_goes_wrong_at_either_end_of_the_encryption_is_told_as_it_is(key: Path) -> None:
     from orchestrator.image import sealing
     from orchestrator.image.keys import read_identities, read_recipients

@@ -1,10 +1,10 @@
-"""What a checkpoint expects of memory: limits of cgroups are found all the way up."""
+"""How much memory there is to spare: limits of cgroups are found all the way up."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from orchestrator.capture.estimate import _upwards, spare_bytes
+from orchestrator.linux.spare_memory import _upwards, spare_bytes
 
 
 def cgroup(path: Path, limit: str, usage: int) -> None:
