@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from orchestrator.errors import CannotHonour
+from orchestrator.errors import CannotHonour, NoSuchJob
 from orchestrator.ids import HostTid
 from orchestrator.kinds.task.places import (
     CgroupDirectory,
@@ -50,7 +50,10 @@ def is_setting(name: str, mode: int) -> bool:
 
 
 class OwnCgroups:
-    """Describes the cgroups of a job. Make it before the job is frozen; it looks for new ones when that is held."""
+    """Describes the cgroups of a job. Make it before the job is frozen; it looks for new ones when that is held.
+
+    Raises NoSuchJob if the job has ended meanwhile.
+    """
 
     def __init__(self, directory: str | None, hierarchy_path: str, hierarchy: str) -> None:
         """``hierarchy``: "" for version 2, or a controller of version 1; ``hierarchy_path``: as /proc shows it."""
@@ -62,7 +65,10 @@ class OwnCgroups:
         self._look()
 
     def _look(self) -> list[str]:
-        found = cgroupfs.walk(self._top) if self._top is not None else []
+        try:
+            found = cgroupfs.walk(self._top) if self._top is not None else []
+        except FileNotFoundError as error:
+            raise NoSuchJob(f"the cgroup {self._top} is gone") from error
         for directory in found:
             if directory not in self._known:
                 with contextlib.suppress(FileNotFoundError):

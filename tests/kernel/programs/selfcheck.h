@@ -204,14 +204,14 @@ MAYBE void *private(size_t size)
 	return OK(mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
 }
 
-/* Wait until a variable that somebody else sets has this value; give up after 10 s. */
+/* Wait until a variable that somebody else sets has this value; give up after a minute. */
 MAYBE void await(volatile int *variable, int value)
 {
 	struct timespec start, now;
 	clock_gettime(CLOCK_MONOTONIC, &start);
 	while (__atomic_load_n(variable, __ATOMIC_SEQ_CST) != value) {
 		clock_gettime(CLOCK_MONOTONIC, &now);
-		if (now.tv_sec - start.tv_sec > 10)
+		if (now.tv_sec - start.tv_sec > 60)
 			FAIL("waited in vain for a value of %d, it is %d", value, *variable);
 		sched_yield();
 	}
@@ -259,7 +259,7 @@ MAYBE void await_blocked_in(pid_t pid, pid_t tid, long call, long other)
 				return;
 		}
 		clock_gettime(CLOCK_MONOTONIC, &now);
-		if (now.tv_sec - start.tv_sec > 10)
+		if (now.tv_sec - start.tv_sec > 60)
 			FAIL("%d does not block in call %ld but is at: %s", tid, call, line);
 		sched_yield();
 	}
