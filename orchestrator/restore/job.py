@@ -247,8 +247,6 @@ class Restore:
             self._grow(stage, first, plan)
             self._finish(stage, plan)
             self._kept.release()
-            if self._pager is not None:
-                self._pager.await_ready()
             if self._gate is not None:
                 self._gate()
             self._wake(stage, first, own_init=own_init)
@@ -460,6 +458,7 @@ class Restore:
                     arm(actor.tracee.tid, thread.traps)
                 own[actor.tracee.tid] = process.state.stopped_by if thread is process.threads[0] else 0
             if process.headless:
+                self._await_pager()
                 behead(
                     stage,
                     self._threads[process.pid, Tid(process.pid)],
@@ -470,18 +469,25 @@ class Restore:
             if parent is None:
                 stops |= own
             else:
+                self._await_pager()
                 _let_go(own)
                 ptrace_free |= own.keys()
                 stage.play(self._threads[parent.pid, Tid(parent.pid)], self._forget_stop(process, parent))
         self._surroundings.cgroups.settle()
         if not own_init:
             self._retire_init(stage, first)
+        self._await_pager()
         _let_go(stops)
         ptrace_free |= stops.keys()
         for tid in list(stage.actors):
             if tid not in ptrace_free:
                 ptrace.detach(tid)
             del stage.actors[tid]
+
+    def _await_pager(self) -> None:
+        """See that who brings the job's memory may be killed from here on: then the job may run."""
+        if self._pager is not None:
+            self._pager.await_ready()
 
     def _fall_asleep(self, stage: Stage, process: Process, pending: int) -> dict[Tid, bytes]:
         """Let threads begin what is left of their sleeps, unless a signal ends these anyhow; the kernel remembers it.

@@ -185,6 +185,8 @@ class PagerProcess:
 
     def await_ready(self) -> None:
         """Wait until it may be killed without harm; then let go of its descriptors."""
+        if not self._world:  # it was
+            return
         told = os.read(self._ready, 1)
         if not told:
             raise RebuildFailed("the process that brings the job's memory has ended")
