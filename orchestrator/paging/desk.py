@@ -69,7 +69,7 @@ class Desk:
         self._guests.clear()
 
     def close(self) -> None:
-        """Let everybody know that nothing is missing."""
+        """Let everybody know that nothing is missing; one who was killed may have done so already."""
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.stat(self._path), self._place):  # not that of a later job of this name
                 os.unlink(self._path)
@@ -80,4 +80,5 @@ class Desk:
         for guest in self._guests.values():
             guest.close()
         self._guests.clear()
-        self._door.close()
+        with contextlib.suppress(OSError):
+            self._door.close()

@@ -54,9 +54,8 @@ def _give_up(duties: Duties, end_job: EndJob, error: BaseException) -> None:
             break
         except Exception:  # noqa: BLE001  some process of it does not die yet
             time.sleep(_AGAIN_AFTER)
+    duties.desk.close()
     duties.helm.is_over = True
-    with contextlib.suppress(OSError):
-        duties.desk.close()
 
 
 class _Watch:
@@ -76,8 +75,8 @@ class _Watch:
         prctl.set_name("orch-pager")
         ready()
         Pager(self._duties, self._relieve, keeper).run()
-        self._duties.helm.is_over = True
         self._duties.desk.close()
+        self._duties.helm.is_over = True
 
     def _relieve(self) -> int:
         """Have a new keeper and a new journal; return the keeper's pidfd."""
@@ -93,13 +92,14 @@ class _Watch:
             raise
         if pid == 0:
             _keep(duties, self._end_job, self._self)
-        self._keeper, self._keeper_pid = pidfd_open(pid), pid
-        duties.helm.keeper = pid
+        duties.helm.keeper = pid  # from here on the one before would not take over
         old_journal.close()
         if before >= 0:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid_before, signal.SIGKILL)
             os.close(before)
+            self._keeper = -1
+        self._keeper, self._keeper_pid = pidfd_open(pid), pid
         return self._keeper
 
 
@@ -114,6 +114,9 @@ def _keep(duties: Duties, end_job: EndJob, pager: int) -> NoReturn:
         if duties.helm.is_over or duties.helm.keeper != os.getpid():
             os._exit(0)
         duties.left = replay(duties.world, duties.journal)
+        if not duties.world:  # it was about to leave
+            duties.desk.close()
+            os._exit(0)
         _close_strangers(duties)
         for fd in (*duties.world, *unborn(duties.left)):
             with contextlib.suppress(OSError):

@@ -115,8 +115,10 @@ def test_a_job_that_everybody_has_left_is_killed(moved: Run) -> None:
     options = ("restore", *ON_DEMAND, str(moved.job.image))
     orch, said = moved.job.orch.start(*options)
     eventually(lambda: len(named("orch-keeper")) == 1, 10, "the job runs")
-    for pid in (*named("orch-pager"), *named("orch-keeper")):
-        os.kill(pid, signal.SIGKILL)
+    (pager,), (keeper,) = named("orch-pager"), named("orch-keeper")
+    os.kill(keeper, signal.SIGSTOP)  # or it would take over
+    os.kill(pager, signal.SIGKILL)
+    os.kill(keeper, signal.SIGKILL)
     finished = moved.job.orch.finish(orch, said, options)
     assert finished.exit_code == PagesLost.exit_code
     assert "all who were to bring it were killed" in finished.errors
