@@ -1,4 +1,4 @@
-"""Somebody who thaws a job if orch is killed while it is frozen."""
+"""Somebody who puts things right if orch is killed: who thaws the job that was frozen."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass, replace
 
+from orchestrator.capture.guard import guarded
 from orchestrator.daemon import Reporter
 from orchestrator.errors import OrchError, PeerLost
 from orchestrator.foreground import restore_job
@@ -62,6 +63,8 @@ class _Arrival:
     def __init__(self, wire: Wire, spool: str, options: RestoreOptions) -> None:
         self._wire = wire
         self._spool = spool
+        self._guard = contextlib.ExitStack()
+        self._guard.enter_context(guarded(self._remove))
         self._options = replace(options, gate=self._gate)
         self._number = 0
         self.newest = ""
@@ -85,7 +88,11 @@ class _Arrival:
     def clear(self) -> None:
         """Remove the images, unless they may be all that is left of the job."""
         if self.runs or not self.is_built:
-            shutil.rmtree(self._spool, ignore_errors=True)
+            self._remove()
+        self._guard.close()
+
+    def _remove(self) -> None:
+        shutil.rmtree(self._spool, ignore_errors=True)
 
     def _take(self, message: Message) -> str:
         self._number += 1

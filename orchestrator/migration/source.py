@@ -14,9 +14,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from orchestrator.capture.checkpoint import PAGE_SIZE
+from orchestrator.capture.guard import guarded
 from orchestrator.checkpointing import CheckpointOptions, checkpoint
 from orchestrator.errors import CommandNotFound, OrchError, PeerLost
 from orchestrator.migration.wire import VERSION, Message, Wire
@@ -79,11 +81,13 @@ class _Spool:
 @contextlib.contextmanager
 def _spool() -> Iterator[_Spool]:
     spool = _Spool()
-    try:
-        yield spool
-    finally:
-        if not spool.kept:
-            shutil.rmtree(spool.name, ignore_errors=True)
+    remove = partial(shutil.rmtree, spool.name, ignore_errors=True)
+    with guarded(remove):
+        try:
+            yield spool
+        finally:
+            if not spool.kept:
+                remove()
 
 
 class _Source:

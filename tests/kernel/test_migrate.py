@@ -112,6 +112,7 @@ def test_the_job_goes_on_here_if_it_was_not_given_up(job: Job, harm: str) -> Non
     code = -9 if harm == "source killed" else PeerLost.exit_code
     job.orch.expect(code, *migrate(job, *between, options=("--timeout", "3")))
     run.must_pass()
+    assert not list(job.orch.scratch.glob("orch-migrate-*"))
     forget_images(job)  # over there nobody knows what has become of it
 
 
