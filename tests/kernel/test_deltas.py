@@ -16,6 +16,7 @@ from harness.command import Finished
 from harness.job import Job
 from harness.phases import PHASES, Phased
 from harness.program import Program, Run
+from orchestrator.linux.pidfd import pidfd_getfd, pidfd_open
 
 PROGRAMS = [
     Program("delta_writes"),
@@ -320,4 +321,45 @@ def test_deltas_to_an_image_that_was_restored_or_made_without_tracking(phased: P
     job.kill()
     job.restore(phased.image(3))
     phased.next(3)
+    phased.run.must_pass()
+
+
+@pytest.mark.parametrize("program", [Program("own_userfaultfd")], ids=["own_userfaultfd"])
+def test_memory_that_somebody_else_watches_is_refused(phased: Phased) -> None:
+    job = phased.job
+    phased.start()
+    job.checkpoint("--track")
+    phased.next(1)
+    (pid,) = job.pids()
+    pidfd = pidfd_open(pid)
+    uffd = pidfd_getfd(pidfd, 77)
+    os.close(pidfd)
+    options = ("checkpoint", "--cgroup", job.name, "--parent", "last")
+    try:
+        phased.next(2)
+        for _ in range(2):
+            refused = job.orch.expect(20, *options).errors
+            assert refused.count("registered with userfaultfd (write protection)") == 1
+    finally:
+        os.close(uffd)
+    delta(job)
+    phased.next(3)
+    delta(job, "--kill")
+    job.wait_until_over()
+    job.restore(phased.image(2))
+    phased.run.must_pass()
+
+
+@WRITES
+def test_a_delta_behind_a_checkpoint_that_was_killed(phased: Phased) -> None:
+    job = phased.job
+    phased.start()
+    job.checkpoint("--track", image=job.image.with_name("first.ckpt"))
+    for number in range(1, PHASES + 1):
+        phased.next(number)
+        job.checkpoint_killed_when(job.is_traced)
+        assert wardens() == []
+        assert "by comparison" in delta(job).output
+    job.kill()
+    job.restore(job.image.with_name(f"first.{PHASES}.ckpt"))
     phased.run.must_pass()
