@@ -17,12 +17,13 @@ from orchestrator.capture.tracking import JobTracking, Watch
 from orchestrator.ids import HostPid, ObjectId, Pid
 from orchestrator.image.places import ONE_IMAGE, number_of, offset_in
 from orchestrator.image.reader import ImageFile
+from orchestrator.kinds.memory.aio import is_ring
 from orchestrator.kinds.memory.capture import Pages, Range, without
 from orchestrator.kinds.memory.record import PageRun
 from orchestrator.kinds.task import registers
 from orchestrator.linux import kcmp
 from orchestrator.linux.arch import x86_64 as arch
-from orchestrator.linux.proc_maps import read_smaps_flags
+from orchestrator.linux.proc_maps import read_maps, read_smaps_flags
 
 _PAGE = 4096
 _BLOCK = 1 << 20
@@ -56,7 +57,9 @@ def arm(job: HeldJob, watches: Iterable[Watch]) -> tuple[list[Watch], dict[Objec
             if not arch.is_64_bit(process.leader.registers) or not process.leader.syscall_at:
                 continue
             number, is_new = spaces.identify(process.seen)
-            if is_new and tracking.may_track(process):
+            # What is on its way into memory when that is armed would not be noted.
+            asynchronous = any(is_ring(line) for line in read_maps(process.seen))
+            if is_new and not asynchronous and tracking.may_track(process):
                 _arm(process, number, tracking)
                 whose[number] = process.pid
         tracking.done(ends=False)

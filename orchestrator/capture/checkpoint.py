@@ -239,7 +239,6 @@ def _hold_and_write(
                             copy_file(copy, writer.fd, pages_at)
             statistics.memwrite_us = _us(writing)
             if tracking is not None:
-                statistics.referred_bytes = tracking.referred_bytes
                 tracking.done(ends=False)
                 assert request.deltas is not None
                 request.deltas.armed_for(writer.image_id, writer.path)
@@ -264,6 +263,8 @@ def _hold_and_write(
         _begin(writer, conclude(), statistics)
         left += [Left(replica, write.runs, write.unreadable) for write in capture.writes]
     statistics.replicas = len(left)
+    if request.deltas is not None:
+        statistics.referred_bytes = request.deltas.referred_bytes(capture.memories)
     return left
 
 

@@ -16,6 +16,7 @@ from orchestrator.capture.tracker import Tracker
 from orchestrator.capture.tracking import JobTracking, Watch
 from orchestrator.ids import ObjectId
 from orchestrator.image.chain import Link
+from orchestrator.image.places import ONE_IMAGE
 from orchestrator.kinds.memory.known import KnownPages
 from orchestrator.kinds.memory.record import AddressSpace
 from orchestrator.linux import pagemap
@@ -94,13 +95,18 @@ class Deltas:
             tracker.watches = tracking.give()
             if tracker.image is None:  # it is relative to what only we know
                 tracker.forget()
-            self.keeps = bool(tracker.watches)
-            tracker.leave()
+            self.keeps = tracker.leave()
 
     def armed_for(self, image: UUID, path: str) -> None:
         """Note for which image the memory was armed, if it was."""
         if self.arm and self.tracker is not None:
             self.tracker.image, self.tracker.path = image, os.path.abspath(path)
+
+    def referred_bytes(self, memories: Iterable[AddressSpace]) -> int:
+        """Add up how much of the captured memory lies in other images."""
+        if self.parent is None:
+            return 0
+        return sum(run[1] for memory in memories for vma in memory.vmas for run in vma.runs if run[2] >= ONE_IMAGE)
 
     def links(self, memories: Iterable[AddressSpace]) -> list[Link]:
         """Return the images that the captured memory refers to."""

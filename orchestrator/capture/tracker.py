@@ -48,30 +48,39 @@ class Tracker:
     watches: list[Watch] = field(default_factory=list)
     listener: socket.socket | None = None
 
-    def leave(self) -> None:
-        """Leave all to a warden, which ends with the job; end the tracking if there is nothing to be left."""
+    def leave(self) -> bool:
+        """Leave all to a warden, which ends with the job; say whether there is one now.
+
+        End the tracking if there is nothing to be left, or the machine allows no warden.
+        """
         pidfds: list[int] = []
         try:
-            alive: list[Watch] = []
-            for watch in self.watches:
-                with contextlib.suppress(OSError):
-                    pidfds.append(pidfd_open(watch.pid))
-                    if read_stat(watch.pid).starttime == watch.starttime:
-                        alive.append(watch)
-                        continue
-                    os.close(pidfds.pop())
-            if alive:
-                self._listen()
-                assert self.listener is not None
-                facts = _Facts(self.image, self.path, [(w.pid, w.starttime, w.memory) for w in alive])
-                _start(_path(self.key), msgspec.json.encode(facts), self.listener, [w.uffd for w in alive], pidfds)
-            elif self.listener is not None:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(_path(self.key))
+            return self._leave(pidfds)
+        except OSError:
+            return False
         finally:
             for fd in pidfds:
                 os.close(fd)
             self.close()
+
+    def _leave(self, pidfds: list[int]) -> bool:
+        alive: list[Watch] = []
+        for watch in self.watches:
+            with contextlib.suppress(OSError):
+                pidfds.append(pidfd_open(watch.pid))
+                if read_stat(watch.pid).starttime == watch.starttime:
+                    alive.append(watch)
+                    continue
+                os.close(pidfds.pop())
+        if alive:
+            self._listen()
+            assert self.listener is not None
+            facts = _Facts(self.image, self.path, [(w.pid, w.starttime, w.memory) for w in alive])
+            _start(_path(self.key), msgspec.json.encode(facts), self.listener, [w.uffd for w in alive], pidfds)
+        elif self.listener is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(_path(self.key))
+        return bool(alive)
 
     def forget(self) -> None:
         """Let nothing be noted any more; the name is still ours."""

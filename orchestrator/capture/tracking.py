@@ -48,14 +48,8 @@ class JobTracking:
         self._before = {(watch.pid, watch.starttime): watch for watch in watches}
         self._known = known
         self._arm = arm
-        self._memories: list[TrackedMemory] = []
         self._watches: list[Watch] = []
         self._spoilt = False
-
-    @property
-    def referred_bytes(self) -> int:
-        """How much was found not to be written since the parent."""
-        return sum(memory.referred_bytes for memory in self._memories)
 
     def begin(self, processes: Iterable[HeldProcess]) -> None:
         """Let go of what belongs to nobody who is held."""
@@ -85,9 +79,7 @@ class JobTracking:
         watch = Watch(process.host, process.stat.starttime, number, uffd)
         self._watches.append(watch if self._arm or before is None else before)
         known = self._known.get(before.memory) if before is not None else None
-        memory = TrackedMemory(uffd, known, arm=self._arm)
-        self._memories.append(memory)
-        return memory
+        return TrackedMemory(uffd, known, arm=self._arm)
 
     def done(self, *, ends: bool) -> None:
         """Say that all contents that were armed for the image are held or written. ``ends``: so does the job."""

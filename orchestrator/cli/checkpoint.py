@@ -135,6 +135,8 @@ def main(arguments: list[str]) -> int:
         print("orch: no memory to spare for replicas: it was written while the job stood still", file=sys.stderr)
     if options.parent is not None and not took.delta_to:
         print(f"orch: there is no earlier image of {target.name}: this one is whole", file=sys.stderr)
+    if (options.track or options.parent is not None) and options.ending != "kill" and not took.tracked:
+        print("orch: the job's writes are not noted: the next delta will be found by comparison", file=sys.stderr)
     if options.stats != "-":
         what = f"{took.processes} processes" if took.processes != 1 else "1 process"
         still = f"the job stood still for {took.frozen_us / 1000:.1f} ms"

@@ -389,6 +389,8 @@ class Placer:
         """Place pages that no relative has: where another image has them, or anew."""
         if not known:
             return [self._new(memory, start, end, readable)]
+        if known[0].start == start and known[0].length == end - start:  # mostly
+            return [known[0]]
         runs: list[PageRun] = []
         for run in known:
             low, high = max(run.start, start), min(run.start + run.length, end)

@@ -29,9 +29,14 @@ class KnownPages:
 
     def within(self, start: int, end: int) -> list[PageRun]:
         """Return the runs, and parts of runs, that lie in [start, end), ascending."""
-        first = bisect_right(self._ends, start)
-        last = first
         runs = self._runs
+        first = bisect_right(self._ends, start)
+        if first == len(runs):
+            return []
+        run_start, length, at = runs[first]
+        if run_start <= start and end <= run_start + length:  # mostly
+            return [PageRun(start, end - start, at + start - run_start)]
+        last = first
         while last < len(runs) and runs[last].start < end:
             last += 1
         found = runs[first:last]

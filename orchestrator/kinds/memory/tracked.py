@@ -44,8 +44,6 @@ class TrackedMemory:
         self._arm = arm
         self._ours: set[int] = set()
         self._registered: list[MapLine] = []
-        self.referred_bytes = 0
-        """How much was found not to be written."""
 
     def without_ours(self, line: MapLine, flags: VmFlags) -> VmFlags:
         """Take the flag of a registration away if it is our own."""
@@ -90,11 +88,7 @@ class TrackedMemory:
 
     def known_in(self, start: int, end: int) -> Sequence[PageRun]:
         """Return where the pages of an unwritten region lie already."""
-        if self._known is None:
-            return ()
-        found = self._known.within(start, end)
-        self.referred_bytes += sum(run.length for run in found)
-        return found
+        return () if self._known is None else self._known.within(start, end)
 
     def _can_register(self, line: MapLine, flags: VmFlags) -> bool:
         return _can_be_tracked(line, flags) and self._register(line.start, line.end)

@@ -22,6 +22,8 @@ int main(int argc, char **argv)
 	}
 	OK(munmap(area[AREAS - 1] + SIZE, SIZE));
 	OK(madvise(area[8], SIZE, MADV_WIPEONFORK));
+	char *guarded = private(8 * PAGE);
+	fill(guarded, 8 * PAGE, 60);
 	char *heap = sbrk(SIZE);
 	fill(heap, SIZE, 50);
 	phase_is_over(1);
@@ -44,6 +46,7 @@ int main(int argc, char **argv)
 	}
 	reap(child);
 	fill(sbrk(SIZE), SIZE, 51);
+	bool guards = madvise(guarded + 3 * PAGE, 3 * PAGE, 102) == 0; /* MADV_GUARD_INSTALL, since Linux 6.13 */
 	phase_is_over(2);
 
 	OK(mprotect(area[6], SIZE, PROT_READ | PROT_WRITE));
@@ -53,6 +56,10 @@ int main(int argc, char **argv)
 	fill(area[0] + SIZE / 2, SIZE / 2, 30);
 	OK(madvise(area[10], SIZE, MADV_PAGEOUT)); /* to the swap, if there is any */
 	OK(munmap(area[11], SIZE / 2));
+	if (guards) {
+		OK(madvise(guarded + 4 * PAGE, 2 * PAGE, 103)); /* MADV_GUARD_REMOVE */
+		guarded[5 * PAGE] = 9;
+	}
 	phase_is_over(3);
 
 	OK(madvise(area[5], SIZE / 4, MADV_DONTNEED));
@@ -79,6 +86,16 @@ int main(int argc, char **argv)
 	filled(area[10], SIZE, 20);
 	fill(want, SIZE, 21);
 	CHECK(memcmp(area[11] + SIZE / 2, want + SIZE / 2, SIZE / 2) == 0);
+	fill(want, 8 * PAGE, 60);
+	CHECK(memcmp(guarded, want, 3 * PAGE) == 0);
+	CHECK(memcmp(guarded + 6 * PAGE, want + 6 * PAGE, 2 * PAGE) == 0);
+	if (guards) {
+		FAILS(access(guarded + 3 * PAGE, F_OK), EFAULT);
+		zeroed(guarded + 4 * PAGE, PAGE);
+		SAME(guarded[5 * PAGE], 9);
+		guarded[5 * PAGE] = 0;
+		zeroed(guarded + 5 * PAGE, PAGE);
+	}
 	filled(heap, SIZE, 50);
 	filled(heap + SIZE, SIZE, 51);
 	pass();
