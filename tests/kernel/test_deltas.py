@@ -358,7 +358,6 @@ def test_a_delta_behind_a_checkpoint_that_was_killed(phased: Phased) -> None:
     for number in range(1, PHASES + 1):
         phased.next(number)
         job.checkpoint_killed_when(job.is_traced)
-        assert wardens() == []
         assert "by comparison" in delta(job).output
     job.kill()
     job.restore(job.image.with_name(f"first.{PHASES}.ckpt"))
