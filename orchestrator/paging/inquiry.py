@@ -66,14 +66,16 @@ def await_filled(directory: str, patience: float, progress: Callable[[int, int],
 
 def is_forsaken(directory: str) -> bool:
     """Say whether memory of a job is missing and nobody is there to bring it: all who did were killed."""
-    if not os.path.exists(f"{directory}/{SOCKET}"):
+    path = f"{directory}/{SOCKET}"
+    if not os.path.exists(path):
         return False
-    try:
-        door = _visit(directory)
-    except PagesLost:
-        return True
-    if door is not None:
-        door.close()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as door:
+        try:
+            door.connect(path)
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
     return False
 
 
