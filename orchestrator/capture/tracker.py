@@ -128,7 +128,12 @@ def take_over(key: str, timeout: float) -> Tracker:
             peer.recv(1)  # until the warden has let go
         except TimeoutError as error:
             raise JobBusy("another orch is at work on this job", hint="try again when it is done") from error
-        facts = msgspec.json.decode(content, type=_Facts)
+        try:
+            facts = msgspec.json.decode(content, type=_Facts)
+        except msgspec.MsgspecError:  # of another version
+            for fd in fds[1:]:
+                os.close(fd)
+            return tracker
         tracker.image, tracker.path = facts.image, facts.path
         tracker.watches = [
             Watch(HostPid(pid), starttime, ObjectId(memory), uffd)
