@@ -100,11 +100,9 @@ class Tracker:
         if self.listener is not None:
             return
         with _directory():
-            path = _path(self.key)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+            _clear_stale()
             self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            self.listener.bind(path)
+            self.listener.bind(_path(self.key))
             self.listener.listen(8)
 
 
@@ -119,7 +117,12 @@ def take_over(key: str, timeout: float) -> Tracker:
     with contextlib.suppress(OSError, EOFError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
         peer.settimeout(timeout)
         try:
-            peer.connect(_path(key))
+            try:
+                peer.connect(_path(key))
+            except ConnectionRefusedError:
+                with _directory():
+                    _clear_stale()
+                return tracker
             if not warden.is_root(peer):
                 return tracker
             content, fds = warden.take(peer)
@@ -156,6 +159,20 @@ def _directory() -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+def _clear_stale() -> None:
+    """Remove what wardens that were killed have left; nobody but us is in the directory."""
+    for name in os.listdir(DIRECTORY):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)
+            try:
+                probe.connect(_path(name))  # a warden that lives finds that nobody takes over
+            except ConnectionRefusedError:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(_path(name))
+            except OSError:
+                continue
 
 
 def _start(path: str, facts: bytes, listener: socket.socket, uffds: list[int], pidfds: list[int]) -> None:
