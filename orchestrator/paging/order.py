@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Collection, Iterator, Sequence
-from itertools import islice, pairwise, permutations
+from itertools import pairwise, permutations
 
 from orchestrator.linux.userfaultfd import UFFD_EVENT_FORK, UFFD_EVENT_REMAP, UFFD_EVENT_REMOVE, UFFD_EVENT_UNMAP
 from orchestrator.paging.journal import Message
@@ -20,7 +20,6 @@ from orchestrator.paging.world import apply
 Look = Callable[[int, int], int]
 """(descriptor, address) -> why nothing can be put there, as :func:`orchestrator.linux.userfaultfd.look_at` says."""
 
-_MOST_ORDERS = 5040
 _MOST_COMPARED = 7
 
 
@@ -41,16 +40,17 @@ def in_order(messages: Sequence[Message], pages: MissingPages, look: Look) -> li
         return list(messages)
     left_behind = _left_behind(messages)
     changes = [one for one in messages if one.event != UFFD_EVENT_FORK and one not in left_behind.values()]
+    forks = [one for one in messages if one.event == UFFD_EVENT_FORK]
     groups = []
     for group in _groups([one for one in changes if one.event != UFFD_EVENT_REMOVE]):
         history = _History(group, left_behind, pages)
         if len(group) > 1:
             places = [changes.index(one) for one in group]
-            history = history.as_it_was(look)
+            history = history.as_it_was([fork.child for fork in forks], look)
             for place, one in zip(places, history.order, strict=True):
                 changes[place] = one
         groups.append(history)
-    ordered = _with_forks(changes, [one for one in messages if one.event == UFFD_EVENT_FORK], groups, look)
+    ordered = _with_forks(changes, forks, groups, look)
     return [one for message in ordered for one in (message, left_behind.get(message)) if one is not None]
 
 
@@ -113,38 +113,35 @@ class _History:
             if is_missing:
                 self._first[low] = True
 
-    def as_it_was(self, look: Look) -> _History:
+    def as_it_was(self, children: Sequence[int], look: Look) -> _History:
         """Return the order that fits. The fewer have overtaken others the likelier it is.
 
-        Raises OutOfOrder if none does, or another as well.
+        Of several that come to the same, it is one in which most of the children are accounted for. Raises OutOfOrder
+        if none fits, or another that comes to something else.
         """
         source = self.order[0].source
         if len(self.order) > _MOST_COMPARED:
-            for order in islice(permutations(self.order), _MOST_ORDERS):
-                if self._fits(order, source, look):
-                    return self._like(order)
             raise _confused(self.order)
-        fitting = [order for order in permutations(self.order) if self._fits(order, source, look)]
-        if not fitting:
+        fitting = sorted((one for one in permutations(self.order) if self._fits(one, source, look)), key=_turned)
+        if not fitting or any(self._outcome(order) != self._outcome(fitting[0]) for order in fitting):
             raise _confused(self.order)
-        best = min(fitting, key=_turned)
-        likely = [order for order in fitting if _turned(order) <= _turned(best) + 1]
-        if any(self._outcome(order) != self._outcome(best) for order in likely):
-            raise _confused(self.order)
-        return self._like(best)
+        alike = [self._like(order) for order in fitting]
+        return max(alike, key=lambda history: sum(bool(history._fitting(child, look)) for child in children))
+
+    def _fitting(self, child: int, look: Look) -> list[int]:
+        """Return after how many of the changes a child may have been forked, as far as can be seen."""
+        seen = {low: look(child, sample) for low, sample in self._sample.items()}
+        return [number for number, watched in enumerate(self._stages(self.order) or ()) if _agree(watched, seen)]
 
     def before_fork(self, child: int, told_before: int, look: Look) -> int:
         """Return how many of the changes a child has inherited, if it should be so many."""
-        seen = {low: look(child, sample) for low, sample in self._sample.items()}
-        stages = list(self._stages(self.order) or ())
-        fitting = [number for number, watched in enumerate(stages) if _agree(watched, seen)]
-        if told_before in fitting or not fitting:
+        fitting = self._fitting(child, look)
+        if not fitting or len(fitting) > len(self.order):  # it has changed its own mappings, or is gone
             return told_before
-        nearest = min(abs(number - told_before) for number in fitting)
-        outcomes = [self._outcome(self.order[:number]) for number in fitting if abs(number - told_before) == nearest]
+        outcomes = [self._outcome(self.order[:number]) for number in fitting]
         if any(outcome != outcomes[0] for outcome in outcomes):
             raise _confused(self.order)
-        return next(number for number in fitting if abs(number - told_before) == nearest)
+        return min(fitting, key=lambda number: abs(number - told_before))
 
     def _like(self, order: Sequence[Message]) -> _History:
         return _History(order, self._left_behind, self._pages)
