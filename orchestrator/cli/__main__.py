@@ -59,7 +59,8 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        return _explain(error)
+        # The unwinding passes through libraries that make errors of their own of it.
+        return _told_to_end() or _explain(error)
 
 
 def _run_verb(verb: str, arguments: list[str]) -> int:
@@ -70,6 +71,12 @@ def _run_verb(verb: str, arguments: list[str]) -> int:
     code: int = import_module(f"orchestrator.cli.{verb}").main(arguments)
     sys.stdout.flush()
     return code
+
+
+def _told_to_end() -> int:
+    """Return the exit code of who was told to end by a signal, 0 if we were not."""
+    termination = sys.modules.get("orchestrator.cli.termination")
+    return 128 + termination.told[-1] if termination is not None and termination.told else 0
 
 
 def _explain(error: Exception) -> int:

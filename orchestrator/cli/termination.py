@@ -7,6 +7,9 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
+told: list[int] = []
+"""The signals that have told us to end."""
+
 
 def unwind_on_termination() -> None:
     """Make SIGTERM and SIGHUP unwind the stack, as SIGINT does, so that no job stays frozen and no file half-written.
@@ -19,4 +22,5 @@ def unwind_on_termination() -> None:
 
 
 def _unwind(signo: int, _frame: FrameType | None) -> NoReturn:
+    told.append(signo)
     sys.exit(128 + signo)
