@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -45,13 +46,21 @@ def open_task(pid: int) -> int:
     return pidfd_open(pid, PIDFD_THREAD)
 
 
+# A door of its own: a job may have a hundred thousand descriptors.
+_getfd = ctypes.CDLL(None, use_errno=True)["syscall"]
+_getfd.restype = ctypes.c_long
+_getfd.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_int, ctypes.c_uint]
+
+
 def pidfd_getfd(pidfd: int, fd: int) -> int:
     """Duplicate a descriptor of another process into ours (close-on-exec)."""
-    try:
-        return syscall(_NR_pidfd_getfd, pidfd, fd, 0)
-    except OSError as error:
+    ours: int = _getfd(_NR_pidfd_getfd, pidfd, fd, 0)
+    if ours < 0:
+        number = ctypes.get_errno()
+        error = OSError(number, os.strerror(number))
         error.add_note(f"pidfd_getfd({pidfd}, {fd})")
-        raise
+        raise error
+    return ours
 
 
 def exit_status(pidfd: int) -> int | None:

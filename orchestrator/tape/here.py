@@ -36,9 +36,12 @@ class Repeated:
         """Return the tape's memory after the play. Every call gets ``first_argument``, if there is one."""
         if first_argument is not None:
             self._entries[_FIRST_ARGUMENT::_WORDS] = array("Q", [first_argument]) * self._calls
-        self._memory[:] = self._entries.tobytes() + self._rest
-        _loop()(self._address, self._address + self._calls * ENTRY_SIZE)
-        return self._memory[:]
+        size = self._calls * ENTRY_SIZE
+        memory = self._memory
+        memory[:size] = self._entries
+        memory[size:] = self._rest
+        _loop()(self._address, self._address + size)
+        return memory[:]
 
     def outcome(self, memory: bytes) -> tuple[bytes, bytes]:
         """Return what tells one play from another: the results of the calls, and the data."""

@@ -30,11 +30,12 @@ def files_apart(
     ends: dict[ObjectId, ObjectId] = {}
     for file in files:
         shared = getattr(file.body, "object", None)
-        if shared is not None:
-            groups.join(ends.setdefault(shared, file.id), file.id)
+        if shared is not None and (end := ends.setdefault(shared, file.id)) != file.id:
+            groups.join(end, file.id)
         others = kind_of(file).others
-        for other in others(file, objects) if others is not None else ():
-            groups.join(file.id, other)
+        if others is not None:
+            for other in others(file, objects):
+                groups.join(file.id, other)
     common: dict[ObjectId, ObjectId] = {}
     for file in files:
         table = holders.get(file.id, _SEVERAL)
