@@ -398,7 +398,7 @@ class TestRefusedRestore:
     def refused(self, run: Run, exit_code: int, *words: str, options: tuple[str, ...] = ("-d",)) -> None:
         finished = run.job.orch.expect(exit_code, "restore", str(run.job.image), *options)
         says(finished, *words)
-        assert run.job.processes() == []
+        run.job.wait_until_over()  # who would have been its supervisor has said so, and ends
 
     def test_file_is_missing(self, checkpointed: Run) -> None:
         path = checkpointed.job.files / "a"
