@@ -65,9 +65,10 @@ def planned(target: Target, wanted: Wanted) -> Iterator[Plan]:
     Raises UsageError, ImageInUse, JobBusy, and whatever is wrong with the parent.
     """
     _refuse_streams(wanted)
+    may_watch = not {AIO, IO_URING} & wanted.externals  # else there may be memory that devices write to, unnoted
     tracker = take_over(_key(target), wanted.timeout)
     try:
-        if {AIO, IO_URING} & wanted.externals:  # then there may be memory that devices write to, unnoted
+        if not may_watch:
             tracker.forget()
         parent_path = _parent_path(target, wanted.parent, tracker)
         output = wanted.output if wanted.output is not None else _default_output(target, parent_path)
@@ -78,9 +79,8 @@ def planned(target: Target, wanted: Wanted) -> Iterator[Plan]:
                 closing.callback(parent.close)
                 _refuse_other_directory(output, parent_path)
             _refuse_in_use(output, parent)
-            can_arm = not wanted.ends and not _is_stream(output, wanted) and not {AIO, IO_URING} & wanted.externals
+            can_arm = may_watch and not wanted.ends and not _is_stream(output, wanted)
             asked = wanted.track or wanted.parent is not None or bool(tracker.watches)
-            may_watch = not {AIO, IO_URING} & wanted.externals
             yield Plan(output, Deltas(tracker, parent, may_watch, arm=can_arm and asked))
     finally:
         tracker.leave()

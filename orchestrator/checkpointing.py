@@ -63,9 +63,9 @@ class CheckpointOptions:
     noted: bool = True
     """Whether the image is one of those that the job is known to have."""
     hand_over: Callable[[str], None] | None = None
-    """Called with the path of the image while the job is held, which then is killed. If it raises, the job goes on."""
+    """Called with the path of the image while a job that is to be killed is held. If it raises, the job goes on."""
     given_up: Callable[[], None] | None = None
-    """Called as soon as a job that was handed over cannot run here any more."""
+    """Called as soon as a job that is killed cannot run any more."""
 
 
 def checkpoint(
@@ -82,13 +82,12 @@ def checkpoint(
             "connections with the outside can be kept only if the job ends",
             hint="--tcp keep needs --kill: the other end goes on with a job that goes on",
         )
-    ending = options.ending if options.hand_over is None else "move"
     recipients = _recipients(options.encrypt)
     wanted = Wanted(
         output=output,
         parent=options.parent,
         track=options.track,
-        ends=ending in ("kill", "move"),
+        ends=options.ending == "kill",
         packed=options.packing is not None or bool(options.encrypt),
         externals=options.externals,
         timeout=options.timeout,
@@ -102,7 +101,7 @@ def checkpoint(
             tree=target.tree,
             cgroup=target.hierarchy_path,
             root=_root(target),
-            ending=ending,
+            ending=options.ending,
             timeout=options.timeout,
             externals=options.externals,
             stdio=_standard_streams(target),
@@ -128,7 +127,7 @@ def checkpoint(
     statistics.output = output = plan.output
     statistics.delta_to = plan.parent_path
     if target.job is not None:
-        if ending in ("kill", "move"):
+        if options.ending == "kill":
             await_supervisor(target.job, time.monotonic() + KILL_SECONDS)
         elif output != STANDARD and options.noted:
             target.job.note_image(output)

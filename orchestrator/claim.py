@@ -10,7 +10,15 @@ import msgspec
 
 from orchestrator.errors import JobExists, NotPermitted, UsageError
 from orchestrator.freezer import CgroupRef, parent_directory
-from orchestrator.job import NAME, STATE_DIRECTORY, JobRecord, clear_if_stale, lock_directory, remove_cgroup
+from orchestrator.job import (
+    NAME,
+    STATE_DIRECTORY,
+    JobRecord,
+    clear_if_stale,
+    directory_of,
+    lock_directory,
+    remove_cgroup,
+)
 from orchestrator.kill import KILL_SECONDS, empty_cgroup
 from orchestrator.linux import cgroupfs
 
@@ -29,7 +37,7 @@ class Claim:
 
     def publish(self, record: JobRecord) -> None:
         """Make the job known to others."""
-        path = f"{STATE_DIRECTORY}/{self.name}/job.json"
+        path = f"{directory_of(self.name)}/job.json"
         with open(f"{path}.new", "wb") as file:
             file.write(msgspec.json.encode(record))
         os.rename(f"{path}.new", path)
@@ -46,7 +54,7 @@ class Claim:
         if self._lock < 0:
             return
         remove_cgroup(self.cgroup.path)
-        shutil.rmtree(f"{STATE_DIRECTORY}/{self.name}", ignore_errors=True)
+        shutil.rmtree(directory_of(self.name), ignore_errors=True)
         os.close(self._lock)
         self._lock = -1
 
@@ -84,7 +92,7 @@ def claim_job(name: str | None = None) -> Claim:
 
 
 def _try_claim(parent: CgroupRef, name: str) -> Claim | None:
-    path = f"{STATE_DIRECTORY}/{name}"
+    path = directory_of(name)
     while True:
         try:
             os.mkdir(path, 0o755)

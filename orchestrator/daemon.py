@@ -43,10 +43,8 @@ class Reporter:
         self.say(Report(job=job))
 
     def failed(self, error: BaseException) -> None:
-        if isinstance(error, OrchError):
-            self.say(Report(error=type(error).__name__, message=error.message, hint=error.hint))
-        else:
-            self.say(Report(error="OrchError", message=f"{type(error).__name__}: {error}"))
+        name, message, hint = told(error)
+        self.say(Report(error=name, message=message, hint=hint))
 
 
 def read_report(line: bytes) -> Report:
@@ -55,12 +53,25 @@ def read_report(line: bytes) -> Report:
         raise OrchError("the job's supervisor ended before the job ran")
     report = msgspec.json.decode(line, type=Report)
     if report.error is not None:
-        kind = getattr(errors, report.error, OrchError)
-        # Not by calling the class: some take the parts that the message was made of.
-        error: OrchError = kind.__new__(kind)
-        OrchError.__init__(error, report.message, hint=report.hint)
-        raise error
+        raise untold(report.error, report.message, report.hint)
     return report
+
+
+def told(error: BaseException) -> tuple[str, str, str | None]:
+    """Part an error into what another process can be told: the name of its class, its message, its hint."""
+    if isinstance(error, OrchError):
+        return type(error).__name__, error.message, error.hint
+    return OrchError.__name__, f"{type(error).__name__}: {error}", None
+
+
+def untold(name: str, message: str, hint: str | None) -> OrchError:
+    """Return the error that :func:`told` has parted."""
+    kind = getattr(errors, name, OrchError)
+    if not (isinstance(kind, type) and issubclass(kind, OrchError)):
+        kind = OrchError
+    error: OrchError = kind.__new__(kind)  # not by calling the class: some take the parts of their message
+    OrchError.__init__(error, message, hint=hint)
+    return error
 
 
 def detach(work: Callable[[Reporter], int], listener: int | None = None) -> str:

@@ -104,7 +104,7 @@ class Job:
     @property
     def directory(self) -> str:
         """Where what is known of it lies."""
-        return f"{STATE_DIRECTORY}/{self.name}"
+        return directory_of(self.name)
 
     def pids(self) -> list[HostPid]:
         """List the job's processes, ascending; none when the job has ended."""
@@ -116,7 +116,7 @@ class Job:
     def images(self) -> list[ImageNote]:
         """List the checkpoints made of the job, oldest first."""
         try:
-            with open(f"{STATE_DIRECTORY}/{self.name}/images", "rb") as lines:
+            with open(f"{self.directory}/images", "rb") as lines:
                 return [msgspec.json.decode(line, type=ImageNote) for line in lines]
         except FileNotFoundError:
             return []
@@ -124,7 +124,7 @@ class Job:
     def note_image(self, path: str) -> None:
         """Remember that a checkpoint of the job was written to ``path``."""
         note = ImageNote(os.path.abspath(path), time.time())
-        fd = os.open(f"{STATE_DIRECTORY}/{self.name}/images", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC)
+        fd = os.open(f"{self.directory}/images", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC)
         try:
             os.write(fd, msgspec.json.encode(note) + b"\n")
         finally:
@@ -133,6 +133,11 @@ class Job:
     def is_supervised(self) -> bool:
         """Say whether a supervisor waits for the job."""
         return self.record.supervisor.is_alive()
+
+
+def directory_of(name: str) -> str:
+    """Return where what is known of a job lies."""
+    return f"{STATE_DIRECTORY}/{name}"
 
 
 def note_failure(directory: str, why: str) -> None:
@@ -185,7 +190,7 @@ def lock_directory(path: str, *, wait: bool) -> int | None:
 
 def clear_if_stale(name: str) -> bool:
     """Remove what a killed supervisor left of a job that has ended; say whether the name is free now."""
-    path = f"{STATE_DIRECTORY}/{name}"
+    path = directory_of(name)
     lock = lock_directory(path, wait=False)
     if lock is None:
         return not os.path.exists(path)
@@ -205,7 +210,7 @@ def clear_if_stale(name: str) -> bool:
 
 def _read_record(name: str) -> JobRecord | None:
     try:
-        with open(f"{STATE_DIRECTORY}/{name}/job.json", "rb") as file:
+        with open(f"{directory_of(name)}/job.json", "rb") as file:
             return msgspec.json.decode(file.read(), type=JobRecord)
     except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
         return None

@@ -13,7 +13,7 @@ from orchestrator.errors import NoSuchJob, NotPermitted
 from orchestrator.freezer import locate_cgroup
 from orchestrator.image.chain import open_ancestors
 from orchestrator.image.reader import ImageFile
-from orchestrator.job import STATE_DIRECTORY, note_failure, pager_cgroup
+from orchestrator.job import directory_of, note_failure, pager_cgroup
 from orchestrator.kill import KILL_SECONDS, empty_cgroup
 from orchestrator.kinds.files.references import check_references
 from orchestrator.kinds.memory.known import check_places
@@ -137,7 +137,7 @@ def _restore(image: ImageFile, snapshot: Snapshot, options: RestoreOptions, cgro
 
 
 def _laziness(options: RestoreOptions, cgroup: str | None) -> Laziness:
-    directory = f"{STATE_DIRECTORY}/{os.path.basename(cgroup or '')}"
+    directory = directory_of(os.path.basename(cgroup or ""))
 
     def end_job(why: str) -> None:
         note_failure(directory, why)

@@ -16,7 +16,7 @@ import prctl
 from orchestrator.claim import Claim
 from orchestrator.errors import PagesLost
 from orchestrator.freezer import make_freezer
-from orchestrator.job import STATE_DIRECTORY, Birth, JobRecord, Stream, note_failure, read_failure
+from orchestrator.job import Birth, JobRecord, Stream, directory_of, note_failure, read_failure
 from orchestrator.kill import KILL_SECONDS, empty_cgroup, signal_root
 from orchestrator.linux.pidfd import pidfd_open
 from orchestrator.linux.procfs import read_file
@@ -181,7 +181,7 @@ class Supervisor:
 
     @property
     def _directory(self) -> str:
-        return f"{STATE_DIRECTORY}/{self.claim.name}"
+        return directory_of(self.claim.name)
 
     def _reap(self, child: int) -> int | None:
         """Reap all that has ended; return the wait status of ``child`` if it is among them."""

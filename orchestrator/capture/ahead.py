@@ -37,11 +37,15 @@ class Ahead:
         self._answers = answers
         self._expected: list[HostPid] = []
 
+    @property
+    def has_reader(self) -> bool:
+        """Whether there is anybody to be told."""
+        return self._requests >= 0
+
     def tell(self, pids: Sequence[HostPid]) -> None:
         """Name the held processes in the order in which their descriptors will be asked for."""
-        if self._requests >= 0:
-            self._expected = [pid for pid in pids if count_fds(pid) >= _WORTHWHILE]
-            _send(self._requests, [int(pid) for pid in self._expected])
+        self._expected = [pid for pid in pids if count_fds(pid) >= _WORTHWHILE]
+        _send(self._requests, [int(pid) for pid in self._expected])
 
     def descriptors(self, pid: HostPid) -> AbstractContextManager[Descriptors]:
         """Return what a process has open."""

@@ -12,37 +12,27 @@ from collections.abc import Iterable
 
 from orchestrator.capture.hold import HeldJob, HeldProcess
 from orchestrator.capture.sharing import SharedStructures
-from orchestrator.capture.threads import leave_rseq_section
+from orchestrator.capture.threads import leave_rseq_section, settle_interrupted_call
 from orchestrator.capture.tracking import JobTracking, Watch
 from orchestrator.ids import HostPid, ObjectId, Pid
-from orchestrator.image.places import ONE_IMAGE, number_of, offset_in
+from orchestrator.image.places import ONE_IMAGE
 from orchestrator.image.reader import ImageFile
 from orchestrator.kinds.memory.aio import is_ring
 from orchestrator.kinds.memory.capture import Pages, Range, without
 from orchestrator.kinds.memory.record import PageRun
-from orchestrator.kinds.task import registers
 from orchestrator.linux import kcmp
 from orchestrator.linux.arch import x86_64 as arch
 from orchestrator.linux.proc_maps import read_maps, read_smaps_flags
+from orchestrator.linux.process_vm import IOVEC, read_memory
 
 _PAGE = 4096
 _BLOCK = 1 << 20
 _PARTS = 16
 _TAPE_BYTES = 8192
-_ALL_SIGNALS = (1 << 64) - 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _memcmp = _libc.memcmp
 _memcmp.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
-_process_vm_readv = _libc.process_vm_readv
-_process_vm_readv.restype = ctypes.c_ssize_t
-_process_vm_readv.argtypes = [
-    ctypes.c_int, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong
-]  # fmt: skip
-
-
-class _Iovec(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_uint64), ("length", ctypes.c_uint64))
 
 
 def arm(job: HeldJob, watches: Iterable[Watch]) -> tuple[list[Watch], dict[ObjectId, Pid]]:
@@ -72,9 +62,7 @@ def _arm(process: HeldProcess, number: ObjectId, tracking: JobTracking) -> None:
     assert process.memory is not None
     leave_rseq_section(process.memory, process.leader)
     for thread in process.threads:
-        status = process.statuses[thread.tid]
-        pending = (status.sig_pnd | status.shd_pnd) & ~status.sig_blk & _ALL_SIGNALS
-        registers.settle_interrupted_call(thread.registers, pending)
+        settle_interrupted_call(thread, process.statuses[thread.tid])
     workspace = process.make_workspace(_TAPE_BYTES)
     tracked = tracking.memory_of(process, number)
     if tracked is None:
@@ -111,12 +99,9 @@ class _Comparison:
 
     def compare(self, start: int, length: int, at: int) -> None:
         """Compare so many bytes with those at a place, page by page where they differ."""
-        place = at - ONE_IMAGE
-        number = number_of(place)
-        image = self._image.ancestors[number] if number else self._image
-        stored = os.preadv(image.fd, [self._view[:length]], image.pages_offset + offset_in(place))
-        here, there = _Iovec(self._at[0], length), _Iovec(start, length)
-        read = _process_vm_readv(self._pid, ctypes.byref(here), 1, ctypes.byref(there), 1, 0)
+        image, offset = self._image.find(at - ONE_IMAGE)
+        stored = os.preadv(image.fd, [self._view[:length]], offset)
+        read = read_memory(self._pid, self._at[0], length, IOVEC.pack(start, length))
         readable = max(min(stored, read), 0) // _PAGE * _PAGE
         if readable:
             self._judge(start, at, 0, readable)

@@ -100,11 +100,11 @@ class Request:
     root: HostPid | None = None
     """The process whose end is the job's end; by default the oldest root."""
     ending: str = "run"
-    """"run", "stop", "kill"; or "move": it is killed once ``hand_over`` has done so, and goes on if that fails."""
+    """"run", "stop" or "kill"."""
     hand_over: Callable[[], None] | None = None
-    """Called while a job that moves is held, and its image is whole."""
+    """Called while a job that is to be killed is held, and its image is whole. If it raises, the job goes on."""
     given_up: Callable[[], None] | None = None
-    """Called as soon as nothing of a job that moves can run any more."""
+    """Called as soon as nothing of a job that is killed can run any more."""
     timeout: float = 10.0
     """Seconds that freezing may take."""
     externals: frozenset[str] = frozenset()
@@ -226,13 +226,12 @@ def _hold_and_write(
                 writing = time.monotonic_ns()
                 with _image_errors(writer):
                     progress = _progress(request, capture.writes)
-                    if not at_once:
-                        able = may_write_itself(capture.processes)
-                        write_held(capture.writes, able, writer.fd, pages_at, progress, replicas, left)
                     if at_once:
                         sources = held_sources(capture.writes, scope, progress)
                         send_held(writer, job, sources, checksums=request.checksums, aside=request.ending == "run")
                     else:
+                        able = may_write_itself(capture.processes)
+                        write_held(capture.writes, able, writer.fd, pages_at, progress, replicas, left)
                         for act in scope.last_acts:
                             act()
                         for copy in scope.copies:
@@ -244,9 +243,9 @@ def _hold_and_write(
                 request.deltas.armed_for(writer.image_id, writer.path)
             if request.ending != "run":
                 writer.commit(durable=request.durable, checksums=request.checksums)
-            if request.ending == "move" and request.hand_over is not None:
-                request.hand_over()
-            if request.ending in ("kill", "move"):
+            if request.ending == "kill":
+                if request.hand_over is not None:
+                    request.hand_over()
                 for act in scope.farewells:
                     act()
                 statistics.frozen_us += _us(began)
@@ -255,7 +254,7 @@ def _hold_and_write(
                 job.kill(request.given_up)
         finally:
             scope.close()
-        if request.ending not in ("kill", "move"):
+        if request.ending != "kill":
             job.release(stop=request.ending == "stop")
             statistics.frozen_us += _us(began)
     if replica is not None and capture.late is not None:
@@ -429,10 +428,11 @@ def _describe(
         externals=request.externals,
         stdio=dict(request.stdio),
         ghost_limit=request.ghost_limit,
-        ends=request.ending == "kill",
+        ends=request.ending == "kill" and request.hand_over is None,
         bound=lambda: _bound(request),
     )
-    ahead.tell([process.seen for process in parents_first(job.processes) if not process.is_zombie])
+    if ahead.has_reader:
+        ahead.tell([process.seen for process in parents_first(job.processes) if not process.is_zombie])
     try:
         for parent, child in job.children_outside:
             scope.outside(parent.host, f"child process {child}", "it is not in the job's cgroup")

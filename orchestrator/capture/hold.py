@@ -18,9 +18,8 @@ from orchestrator.linux.arch import x86_64 as arch
 from orchestrator.linux.call import machine
 from orchestrator.linux.pidfd import open_task
 from orchestrator.linux.proc_misc import list_threads, read_auxv, read_children
-from orchestrator.linux.proc_stat import Stat, read_stat
+from orchestrator.linux.proc_stat import Stat, read_stat, standing
 from orchestrator.linux.proc_status import Status, read_status
-from orchestrator.linux.procfs import read_file
 from orchestrator.tape import tracee
 from orchestrator.tape.memory import ProcMemory
 from orchestrator.tape.tracee import Tracee, Workspace
@@ -345,10 +344,9 @@ def whereabouts(tid: HostTid) -> str:
     """Say which task it is, and what it does in the kernel."""
     try:
         stat = read_stat(tid)
-        where = read_file(f"/proc/{tid}/wchan").decode()
+        return f"{tid} ({os.fsdecode(stat.comm)}), {standing(stat)}"
     except OSError:
         return f"{tid}"
-    return f"{tid} ({os.fsdecode(stat.comm)}), state {stat.state}" + (f", in {where}" if where not in ("", "0") else "")
 
 
 def _living_threads(pid: int) -> list[int]:

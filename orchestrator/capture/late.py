@@ -16,9 +16,9 @@ from orchestrator.capture.hold import HeldProcess
 from orchestrator.capture.replica import Cloning, Replica
 from orchestrator.errors import CaptureFailed
 from orchestrator.ids import HostPid, ObjectId
-from orchestrator.kinds.memory.capture import Mappers, Range, is_file, is_special, without
+from orchestrator.kinds.memory.capture import Mappers, Range, is_file, without
 from orchestrator.kinds.memory.record import Vma
-from orchestrator.linux.proc_maps import MapLine, VmFlags, read_maps, read_smaps_flags
+from orchestrator.linux.proc_maps import SPECIAL, MapLine, VmFlags, read_maps, read_smaps_flags
 from orchestrator.linux.proc_status import read_status
 
 _WORTHWHILE_KIB = 8 * 1024
@@ -67,7 +67,7 @@ def look_at(
     if read_status(process.seen).vm_locked_kib:  # asked now, when our own mapping tells of those to come
         return None
     lines = [part for line in read_maps(process.seen) for part in without(ours, line)]
-    files = [line for line in lines if line.inode and not is_special(line)]
+    files = [line for line in lines if line.inode and line.path not in SPECIAL]
     if not all(is_file(line) and (not line.shared or line in foreseen.flags) for line in files):
         return None
     known: dict[int, ObjectId] = {}

@@ -21,12 +21,12 @@ from orchestrator.ids import FarAddr
 from orchestrator.kinds.memory.record import PageRun
 from orchestrator.kinds.scope import FileCopy
 from orchestrator.linux.pidfd import pidfd_getfd
+from orchestrator.linux.process_vm import IOVEC, read_memory
 from orchestrator.tape.build import Tape, TapeError
 
 SMALL_BYTES = 1 << 20
 _IOV_MAX = 1024
 _PIECE = 8 << 20
-_IOVEC = struct.Struct("<QQ")
 _MAX_CALL = 0x4000_0000
 _MSGHDR = struct.Struct("<QIIQQQQiI")
 assert _MSGHDR.size == 56
@@ -55,14 +55,6 @@ def batches(runs: Sequence[PageRun]) -> Iterator[tuple[int, list[tuple[int, int]
         yield begin, vector
 
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_process_vm_readv = _libc.process_vm_readv
-_process_vm_readv.restype = ctypes.c_ssize_t
-_process_vm_readv.argtypes = [
-    ctypes.c_int, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong
-]  # fmt: skip
-
-
 def copy_pages(process: HeldProcess, runs: Sequence[PageRun], image_fd: int, pages_at: int) -> None:
     """Read pages of a held process and write them to the image, in pieces of at most 8 MiB."""
     view = memoryview(bytearray(min(_PIECE, sum(run.length for run in runs))))
@@ -84,9 +76,8 @@ def pieces(runs: Sequence[PageRun], limit: int) -> Iterator[tuple[int, list[tupl
 
 def read_pages(process: HeldProcess, vector: list[tuple[int, int]], view: memoryview) -> None:
     """Read pages of a held process, whatever protection they have, into a buffer of their size. Raises OSError."""
-    remote = b"".join(_IOVEC.pack(*part) for part in vector)
-    local = _IOVEC.pack(ctypes.addressof(ctypes.c_char.from_buffer(view)), len(view))
-    if _process_vm_readv(process.seen, local, 1, remote, len(vector), 0) != len(view):
+    remote = b"".join(IOVEC.pack(*part) for part in vector)
+    if read_memory(process.seen, ctypes.addressof(ctypes.c_char.from_buffer(view)), len(view), remote) != len(view):
         _read_by_force(process, vector, view)
 
 
@@ -155,7 +146,7 @@ class PageWriter:
             return False
         tape = Tape(f"{process.name}: write pages")
         for offset, vector in batches(self._runs):
-            iovecs = b"".join(_IOVEC.pack(*part) for part in vector)
+            iovecs = b"".join(IOVEC.pack(*part) for part in vector)
             tape.pwritev(self._fds[0], iovecs, len(vector), self._pages_at + offset, 0)
             self._sizes.append(sum(length for _, length in vector))
         process.leader.start(tape, process.workspace)
@@ -177,7 +168,7 @@ class PageWriter:
         tape = Tape(f"{process.name}: receive the image")
         control = tape.space(_CMSG_BYTES)
         byte = tape.space(8)
-        iovec = tape.space(_IOVEC.size)
+        iovec = tape.space(IOVEC.size)
         tape.point(iovec, 0, byte)
         tape.store(iovec, 8, (1).to_bytes(8, "little"))
         header = tape.block(_MSGHDR.pack(0, 0, 0, 0, 1, 0, _CMSG_BYTES, 0, 0))

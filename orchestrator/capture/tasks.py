@@ -13,7 +13,7 @@ import msgspec
 from orchestrator.capture.hold import HeldJob, HeldProcess
 from orchestrator.capture.late import Foreseen, LateMemory, look_at, refuse_changed
 from orchestrator.capture.sharing import SharedStructures
-from orchestrator.capture.threads import ThreadView, leave_rseq_section, read_threads
+from orchestrator.capture.threads import ThreadView, leave_rseq_section, read_threads, settle_interrupted_call
 from orchestrator.capture.tracking import JobTracking
 from orchestrator.errors import CaptureFailed
 from orchestrator.ids import HostPid, ObjectId, Pid, Tid
@@ -308,9 +308,7 @@ class JobCapture:
     ) -> tuple[Asked, Played, Thread]:
         thread, status = view.thread, view.status
         assert process.workspace is not None
-        registers.settle_interrupted_call(
-            thread.registers, (status.sig_pnd | status.shd_pnd) & ~status.sig_blk & (1 << 64) - 1
-        )
+        settle_interrupted_call(thread, status)
         assert process.memory is not None
         as_called = thread.registers.copy()
         sleeps.name_restarted_call(as_called, process.memory)

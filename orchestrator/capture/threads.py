@@ -14,6 +14,7 @@ from orchestrator.linux.proc_status import Status
 from orchestrator.tape.memory import ProcMemory
 from orchestrator.tape.tracee import Tracee
 
+_ALL_SIGNALS = (1 << 64) - 1
 _RSEQ_CS_OFFSET = 8
 _RSEQ_CS_SIZE = 32
 
@@ -52,3 +53,9 @@ def leave_rseq_section(memory: ProcMemory, thread: Tracee) -> ptrace.RseqConfigu
         if section:
             registers.leave_rseq_section(thread.registers, memory.read(FarAddr(section), _RSEQ_CS_SIZE))
     return rseq
+
+
+def settle_interrupted_call(thread: Tracee, status: Status) -> None:
+    """Have a call that was interrupted made again, or fail, as the signals demand that wait for the thread."""
+    pending = (status.sig_pnd | status.shd_pnd) & ~status.sig_blk & _ALL_SIGNALS
+    registers.settle_interrupted_call(thread.registers, pending)

@@ -13,6 +13,7 @@ from orchestrator.doctor.probe import Probe, attempt_in_child, bystander
 from orchestrator.linux import pagemap, userfaultfd
 from orchestrator.linux.call import machine
 from orchestrator.linux.proc_stat import read_stat
+from orchestrator.linux.process_vm import IOVEC, read_memory
 from orchestrator.linux.syscalls import numbers
 
 _PR_SET_MM, _PR_SET_MM_MAP = 35, 14
@@ -24,7 +25,6 @@ _MFD_CLOEXEC, _MFD_EXEC = 0x1, 0x10
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.sbrk.restype = ctypes.c_void_p
-_libc.process_vm_readv.restype = ctypes.c_ssize_t
 
 
 def _check(result: int) -> int:
@@ -110,10 +110,7 @@ def _read_memory() -> None:
     source = ctypes.create_string_buffer(b"here")
     with bystander() as pid:
         target = ctypes.create_string_buffer(4)
-        near = struct.pack("=QQ", ctypes.addressof(target), 4)
-        far = struct.pack("=QQ", ctypes.addressof(source), 4)
-        one, none = ctypes.c_ulong(1), ctypes.c_ulong(0)
-        _check(_libc.process_vm_readv(pid, near, one, far, one, none))
+        _check(read_memory(pid, ctypes.addressof(target), 4, IOVEC.pack(ctypes.addressof(source), 4)))
         if target.raw != b"here":
             raise LookupError("it reads something else than what is there")
 

@@ -22,6 +22,7 @@ from orchestrator.image.checksums import DIGEST_BYTES, block_checksums, digest, 
 from orchestrator.image.codec import decode_records
 from orchestrator.image.extents import align_up
 from orchestrator.image.header import HEADER_BYTES, Header
+from orchestrator.image.places import number_of, offset_in
 from orchestrator.image.receive import HEAD_BYTES, must_be_received, receive
 from orchestrator.image.spool import STANDARD
 from orchestrator.image.trailer import TRAILER_BYTES, Trailer
@@ -137,6 +138,12 @@ class ImageFile:
         except OSError as error:
             raise _read_failed(self.path, self.pages_offset + compared, error) from error
         return compared
+
+    def find(self, place: int) -> tuple[ImageFile, int]:
+        """Return the image of the chain that a place is in, and the file offset there."""
+        number = number_of(place)
+        image = self.ancestors[number] if number else self
+        return image, image.pages_offset + offset_in(place)
 
     def close(self) -> None:
         """Close the file and those that it refers to. May be called again."""

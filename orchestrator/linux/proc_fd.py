@@ -78,8 +78,7 @@ class ProcFds:
 
     def raw(self, fd: int) -> bytes:
         """Read what the kernel tells about one descriptor: what :func:`parse_fdinfo` takes."""
-        raw = read_record(str(fd), self._fdinfo)
-        return raw if len(raw) < _LONG else read_file(str(fd), self._fdinfo)
+        return _read(str(fd), self._fdinfo)
 
     def __iter__(self) -> Iterator[tuple[int, FdInfo]]:
         for fd in self.numbers():
@@ -128,6 +127,9 @@ def parse_fdinfo(raw: bytes) -> FdInfo:
 
 def read_fdinfo(pid: int, fd: int) -> FdInfo:
     """Read what the kernel tells about one descriptor."""
-    path = f"/proc/{pid}/fdinfo/{fd}"
-    raw = read_record(path)
-    return parse_fdinfo(raw if len(raw) < _LONG else read_file(path))
+    return parse_fdinfo(_read(f"/proc/{pid}/fdinfo/{fd}"))
+
+
+def _read(path: str, directory: int | None = None) -> bytes:
+    raw = read_record(path, directory)
+    return raw if len(raw) < _LONG else read_file(path, directory)

@@ -36,6 +36,9 @@ class MapLine(NamedTuple):
     """The protection key; from smaps alone."""
 
 
+SPECIAL = frozenset((b"[vdso]", b"[vvar]", b"[vvar_vclock]", b"[vsyscall]"))
+"""What the kernel calls the mappings that it makes in every process by itself."""
+
 VmFlags = tuple[str, ...]
 """The two-letter codes of the VmFlags line, in the kernel's order. See proc_pid_smaps(5)."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from orchestrator.linux.procfs import read_record
+from orchestrator.linux.procfs import read_file, read_record
 
 
 class Stat(NamedTuple):
@@ -81,3 +81,9 @@ def parse_stat(raw: bytes) -> Stat:
 def read_stat(pid: int | str, tid: int | None = None) -> Stat:
     """Read the stat line of a process (or "self"), or of one of its threads."""
     return parse_stat(read_record(f"/proc/{pid}/stat" if tid is None else f"/proc/{pid}/task/{tid}/stat"))
+
+
+def standing(stat: Stat) -> str:
+    """Say in which state a task was, and where in the kernel it is, as "state D, in nfs_wait". Raises OSError."""
+    where = read_file(f"/proc/{stat.pid}/wchan").decode()
+    return f"state {stat.state}" + (f", in {where}" if where not in ("", "0") else "")

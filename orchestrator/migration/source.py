@@ -123,7 +123,7 @@ class _Source:
             parent, before = path, changed
         parent = self.newest
         self._wire.patience = self._options.timeout
-        last = replace(self._options, parent=parent, hand_over=self._hand_over, given_up=self._give_up)
+        last = replace(self._options, parent=parent, ending="kill", hand_over=self._hand_over, given_up=self._give_up)
         took = checkpoint(self._target, self._next(number + 1), last)
         return Migrated(self._name, number, self._sent, took.frozen_us + self._letting_go_us)
 

@@ -15,8 +15,8 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from orchestrator import errors
-from orchestrator.errors import OrchError, PeerLost
+from orchestrator.daemon import told, untold
+from orchestrator.errors import PeerLost
 
 VERSION = 1
 _MOST_LINE = 1 << 16
@@ -72,20 +72,15 @@ class Wire:
                 hint="nothing but 'orch receive' may write to its output; 'ssh HOST true' should print nothing",
             ) from None
         if message.what == "failed":
-            raise _told(message)
+            raise untold(message.error, message.message, message.hint)
         if message.what not in expected:
             raise PeerLost(f"{self._peer} said {message.what!r} instead of {' or '.join(expected)!r}")
         return message
 
     def fail(self, error: BaseException) -> None:
         """Tell the other end what went wrong, if it is still there."""
-        known = isinstance(error, OrchError)
-        message = Message(
-            "failed",
-            error=type(error).__name__ if known else "OrchError",
-            message=error.message if isinstance(error, OrchError) else f"{type(error).__name__}: {error}",
-            hint=error.hint if isinstance(error, OrchError) else None,
-        )
+        name, text, hint = told(error)
+        message = Message("failed", error=name, message=text, hint=hint)
         try:
             self.say(message)
         except PeerLost:
@@ -148,12 +143,3 @@ class Wire:
 
     def _lost(self) -> PeerLost:
         return PeerLost(f"{self._peer} is gone")
-
-
-def _told(message: Message) -> OrchError:
-    kind = getattr(errors, message.error, OrchError)
-    if not (isinstance(kind, type) and issubclass(kind, OrchError)):
-        kind = OrchError
-    error: OrchError = kind.__new__(kind)  # not by calling the class: some take the parts of their message
-    OrchError.__init__(error, message.message, hint=message.hint)
-    return error

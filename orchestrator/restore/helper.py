@@ -10,19 +10,10 @@ from orchestrator.ids import HostPid
 from orchestrator.image.places import number_of, offset_in
 from orchestrator.image.reader import ImageFile
 from orchestrator.kinds.memory.record import PageRun
-
-_process_vm_writev = ctypes.CDLL(None, use_errno=True).process_vm_writev
-_process_vm_writev.restype = ctypes.c_ssize_t
-_process_vm_writev.argtypes = [
-    ctypes.c_int, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong
-]  # fmt: skip
+from orchestrator.linux.process_vm import IOVEC, write_memory
 
 _WINDOW = 2 << 20
 """Bytes of the image that we have mapped at a time."""
-
-
-class _Iovec(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_uint64), ("length", ctypes.c_uint64))
 
 
 def halves(runs: Sequence[PageRun]) -> tuple[list[PageRun], list[PageRun]]:
@@ -69,10 +60,8 @@ def _write(pid: HostPid, image: int, pages_at: int, run: PageRun) -> bool:
     window = mmap.mmap(image, run.length, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE, offset=at)
     anchor = ctypes.c_char.from_buffer(window)
     try:
-        here = _Iovec(ctypes.addressof(anchor), run.length)
-        there = _Iovec(run.start, run.length)
-        written: int = _process_vm_writev(pid, ctypes.byref(here), 1, ctypes.byref(there), 1, 0)
-        return written == run.length
+        there = IOVEC.pack(run.start, run.length)
+        return write_memory(pid, ctypes.addressof(anchor), run.length, there) == run.length
     finally:
         del anchor
         window.close()

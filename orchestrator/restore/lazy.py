@@ -14,7 +14,6 @@ from typing import NoReturn
 
 from orchestrator.errors import KernelLacks, NotPermitted, RebuildFailed
 from orchestrator.ids import HostPid, Pid
-from orchestrator.image.places import number_of, offset_in
 from orchestrator.image.reader import ImageFile
 from orchestrator.kinds.memory.lazily import (
     LEAST_OF_JOB,
@@ -102,9 +101,8 @@ def _holds_robust_futexes(thread: Thread, memory: AddressSpace, image: ImageFile
         if vma.start <= at < vma.end:
             for run in vma.runs:
                 if run.start <= at and at + _HEAD_BYTES <= run.end:
-                    holder = image.ancestors[number_of(run.at)] if number_of(run.at) else image
-                    offset = holder.pages_offset + offset_in(run.at) + at - run.start
-                    head = os.pread(holder.fd, _HEAD_BYTES, offset)
+                    holder, offset = image.find(run.at)
+                    head = os.pread(holder.fd, _HEAD_BYTES, offset + at - run.start)
                     return int.from_bytes(head[:8], "little") != at or any(head[16:])
     return True
 

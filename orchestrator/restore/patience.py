@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from orchestrator.errors import RestoreStalled
-from orchestrator.linux.proc_stat import read_stat
+from orchestrator.linux.proc_stat import read_stat, standing
 from orchestrator.linux.procfs import read_file
 
 DEFAULT_SECONDS: Final = 120.0
@@ -91,12 +91,10 @@ def _doing(tid: int) -> tuple[bytes, ...]:
 def _whereabouts(tid: int) -> str:
     try:
         stat = read_stat(tid)
-        where = read_file(f"/proc/{tid}/wchan").decode()
+        name = "orch itself" if _is_ours(tid) else f"task {tid} ({os.fsdecode(stat.comm)})"
+        return f"{name} waits, {standing(stat)}"
     except OSError:
         return f"task {tid} is gone"
-    inside = f", in {where}" if where not in ("", "0") else ""
-    name = "orch itself" if stat.pid == tid and _is_ours(tid) else f"task {tid} ({os.fsdecode(stat.comm)})"
-    return f"{name} waits, state {stat.state}{inside}"
 
 
 def _is_ours(tid: int) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
+from collections.abc import Iterator
 
 import lz4.frame
 import pytest
@@ -176,17 +178,23 @@ def test_the_output_of_a_checkpoint_is_either_image_or_figures(job: Job) -> None
     assert "--stats" in finished.errors
 
 
-def test_an_image_is_not_written_to_a_terminal(job: Job) -> None:
+@contextlib.contextmanager
+def a_terminal() -> Iterator[int]:
     main, terminal = os.openpty()
     try:
-        argv = ("checkpoint", "--cgroup", "nobody", "-o", "-")
-        process, stem = job.orch.start(*argv, stdout=terminal)
-        finished = job.orch.finish(process, stem, argv)
-        assert finished.exit_code == 2
-        assert "not for a terminal" in finished.errors
+        yield terminal
     finally:
         os.close(main)
         os.close(terminal)
+
+
+def test_an_image_is_not_written_to_a_terminal(job: Job) -> None:
+    with a_terminal() as terminal:
+        argv = ("checkpoint", "--cgroup", "nobody", "-o", "-")
+        process, stem = job.orch.start(*argv, stdout=terminal)
+        finished = job.orch.finish(process, stem, argv)
+    assert finished.exit_code == 2
+    assert "not for a terminal" in finished.errors
 
 
 def test_an_input_may_be_one_that_does_not_block(run: Run) -> None:
@@ -205,15 +213,11 @@ def test_an_input_may_be_one_that_does_not_block(run: Run) -> None:
 
 @pytest.mark.parametrize("verb", ["restore", "show"])
 def test_an_image_is_not_read_from_a_terminal(job: Job, verb: str) -> None:
-    main, terminal = os.openpty()
-    try:
+    with a_terminal() as terminal:
         process, stem = job.orch.start(verb, "-", stdin=terminal)
         finished = job.orch.finish(process, stem, (verb, "-"))
-        assert finished.exit_code == 2
-        assert "not read from a terminal" in finished.errors
-    finally:
-        os.close(main)
-        os.close(terminal)
+    assert finished.exit_code == 2
+    assert "not read from a terminal" in finished.errors
 
 
 def test_images_have_checksums_of_their_pages_unless_told_otherwise(run: Run) -> None:

@@ -22,15 +22,12 @@ from orchestrator.kinds.memory.tracked import UNWRITTEN, TrackedMemory
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.task.numa import DEFAULT, MemoryPolicy, read_policies, several_nodes
 from orchestrator.linux import pagemap
-from orchestrator.linux.proc_maps import MapLine, VmFlags, read_smaps_flags
+from orchestrator.linux.proc_maps import SPECIAL, MapLine, VmFlags, read_smaps_flags
 
 PAGE = 4096
 _NEAR = 128 * PAGE
 _MCL_FUTURE, _MCL_ONFAULT = 2, 4
 _RING = LINK.encode()
-_SPECIAL = {
-    b"[vdso]": "vdso", b"[vvar]": "vvar", b"[vvar_vclock]": "vvar_vclock", b"[vsyscall]": "vsyscall",
-}  # fmt: skip
 _SOCKET = b"socket:["
 _NAMED_SHARED = b"[anon_shmem:"
 _NAMED = (b"[anon:", _NAMED_SHARED)
@@ -183,7 +180,7 @@ def capture_memory(
         refused = [_REFUSED_FLAGS[flag] for flag in flags if flag in _REFUSED_FLAGS]
         if is_ring(line):
             note_ring(scope, pid, line)
-        if line.path in _SPECIAL:
+        if line.path in SPECIAL:
             lines.append((line, flags))
         elif line.key and line.prot != PROT_EXEC:  # the kernel itself gives a key to what may only be executed
             scope.unsupported(pid, _what(line), f"its protection key {line.key} cannot be set again")
@@ -229,7 +226,7 @@ def _lock_future(flags: VmFlags) -> int:
 
 def _regions(pages: Pages, lines: list[tuple[MapLine, VmFlags]]) -> list[pagemap.Region]:
     """Scan once over the whole address space (a system call a mapping is most of the cost in small processes)."""
-    private = [line for line, _ in lines if not line.shared and line.path not in _SPECIAL]
+    private = [line for line, _ in lines if not line.shared and line.path not in SPECIAL]
     if not private:
         return []
     return pages.scan(private[0].start, private[-1].end)
@@ -247,9 +244,8 @@ def _capture_vma(
     tracked: TrackedMemory | None,
 ) -> Vma:
     kept = tuple(flag for flag in flags if flag in _REMADE_FLAGS)
-    special = _SPECIAL.get(line.path)
-    if special:
-        return Vma(line.start, line.end, line.prot, line.shared, special)
+    if line.path in SPECIAL:
+        return Vma(line.start, line.end, line.prot, line.shared, line.path[1:-1].decode())
     if is_ring(line):
         return Vma(line.start, line.end, line.prot, True, AIO, 0, ObjectId(-1), kept)
     backing, of = "anonymous", ObjectId(-1)
@@ -303,11 +299,6 @@ def _given_name(line: MapLine) -> str:
         if line.path.startswith(prefix):
             return line.path[len(prefix) : -1].decode("latin-1")
     return ""
-
-
-def is_special(line: MapLine) -> bool:
-    """Whether the kernel made a mapping, as it makes one in every process."""
-    return line.path in _SPECIAL
 
 
 def is_file(line: MapLine) -> bool:

@@ -17,8 +17,10 @@ LEAST_OF_JOB = 4 << 20
 """Bytes of a job that are worth two processes to stand by them."""
 _PAGE = 4096
 _READ_AND_WRITE = 3
-_AT_ONCE = frozenset(("lo", "lf", "dp", "ht", "gd", "wf", "dc"))
-"""Locked, droppable, huge, growing down, wiped on fork, not inherited."""
+_AT_ONCE = frozenset(("lo", "lf", "dp", "ht", "gd"))
+"""Locked, droppable, huge, growing down."""
+_NOT_IN_CHILD = frozenset(("wf", "dc"))
+"""Wiped on fork, not inherited."""
 
 
 class Interval(NamedTuple):
@@ -59,9 +61,15 @@ class Later:
         return now
 
 
+def can_wait(vma: Vma) -> bool:
+    """Whether pages can still be filled in when the mapping has all its properties."""
+    plain = vma.prot & 3 == _READ_AND_WRITE and not vma.guards and vma.policy is None
+    return plain and not _AT_ONCE & {*vma.flags}
+
+
 def _may_be_missing(vma: Vma) -> bool:
-    plain = vma.backing == "anonymous" and not vma.shared and not vma.huge_bits and not vma.guards
-    return plain and vma.prot & 3 == _READ_AND_WRITE and vma.policy is None and not _AT_ONCE & {*vma.flags}
+    plain = vma.backing == "anonymous" and not vma.shared and not vma.huge_bits
+    return plain and can_wait(vma) and not _NOT_IN_CHILD & {*vma.flags}
 
 
 def part(

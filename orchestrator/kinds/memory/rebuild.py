@@ -10,7 +10,7 @@ from orchestrator.errors import ImageCorrupt
 from orchestrator.image.places import number_of, offset_in
 from orchestrator.kinds.memory.aio import AIO, rebuild_ring
 from orchestrator.kinds.memory.huge import map_flags
-from orchestrator.kinds.memory.lazily import Later
+from orchestrator.kinds.memory.lazily import Later, can_wait
 from orchestrator.kinds.memory.record import AddressSpace, PageRun, Vma
 from orchestrator.kinds.task.numa import tell_mapping_policy
 from orchestrator.tape.build import Tape
@@ -34,7 +34,6 @@ _STEP = 1 << 20
 _MLOCK_ONFAULT = 1
 _SPECIAL = ("vvar", "vvar_vclock", "vdso")
 _CANNOT_INHERIT = frozenset(("dc", "wf"))
-_AT_ONCE = frozenset(("lo", "lf", "dp", "ht", "gd"))
 _TOP = 0x7FFF_FFFF_F000
 _LOWEST = 0x1_0000
 _IO_URING = "io_uring"
@@ -240,7 +239,7 @@ def _rebuild_vma(
     fill = missing_runs(vma, inside, before)
     if missing is not None and not inside:  # where nothing is inherited, nothing is in the way
         fill = missing.take(vma, fill)
-    if later is not None and _can_wait(vma):
+    if later is not None and can_wait(vma):
         later += [run for run in fill if run.length >= _STEP]
         fill = [run for run in fill if run.length < _STEP]
     writable = vma.prot | _PROT_WRITE if fill else vma.prot
@@ -268,12 +267,6 @@ def _rebuild_vma(
         tape.prctl(_PR_SET_VMA, _PR_SET_VMA_ANON_NAME, vma.start, vma.end - vma.start, vma.name)
     if "lo" in vma.flags:
         tape.mlock2(vma.start, vma.end - vma.start, _MLOCK_ONFAULT if "lf" in vma.flags else 0)
-
-
-def _can_wait(vma: Vma) -> bool:
-    """Whether pages can still be filled in when the mapping has all its properties."""
-    readable_and_writable = vma.prot & 3 == 3
-    return readable_and_writable and not vma.guards and vma.policy is None and not _AT_ONCE & {*vma.flags}
 
 
 def _overlap(vma: Vma, spans: Sequence[Span]) -> bool:

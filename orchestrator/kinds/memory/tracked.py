@@ -15,13 +15,12 @@ from typing import Protocol
 from orchestrator.kinds.memory.known import KnownPages
 from orchestrator.kinds.memory.record import PageRun
 from orchestrator.linux import pagemap, userfaultfd
-from orchestrator.linux.proc_maps import MapLine, VmFlags
+from orchestrator.linux.proc_maps import SPECIAL, MapLine, VmFlags
 
 UNWRITTEN = 1 << 62
 """Beside the categories of a region: no write to it was noted."""
 _OURS = "uw"
 _NEVER = frozenset(("io", "pf", "dp", "ht", "um", "uw"))
-_SPECIAL = (b"[vdso]", b"[vvar]", b"[vvar_vclock]", b"[vsyscall]")
 
 
 class Scanner(Protocol):
@@ -74,7 +73,7 @@ class TrackedMemory:
 
     def _part(self, lines: Sequence[tuple[MapLine, VmFlags]]) -> list[list[int]]:
         """Register what can be, and return the ranges of the other private mappings."""
-        private = [(line, flags) for line, flags in lines if not line.shared and line.path not in _SPECIAL]
+        private = [(line, flags) for line, flags in lines if not line.shared and line.path not in SPECIAL]
         registered = self._registered
         others: list[list[int]] = []
         for line, flags in private:
