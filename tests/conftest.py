@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import socket
 import struct
 from collections.abc import Generator, Iterator
@@ -29,6 +30,14 @@ def pytest_report_header() -> str:
     features = [name for name in ("avx", "avx2", "avx512f", "pku") if name in cpu]
     machine = f"kernel {os.uname().release}, {os.cpu_count()} CPUs, {' '.join(features)}"
     return f"{machine}, uid {os.getuid()}, mode {MODE or 'plain'}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _heed_signals() -> None:
+    """Have programs heed what whoever started us in the background, or by nohup(1), has had ignored."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import marshal
 import os
+import pickle
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestrator.capture.late import Foreseen
 from orchestrator.ids import HostPid
-from orchestrator.linux.proc_fd import Descriptors, FdInfo, ProcFds, count_fds, parse_fdinfo
+from orchestrator.kinds.files.alike import Looks, find, looks
+from orchestrator.kinds.files.owner import ask_signals, has_owner
+from orchestrator.linux.pidfd import open_task, pidfd_getfd
+from orchestrator.linux.proc_fd import Descriptors, FdInfo, Foretold, ProcFds, count_fds
 
 _WORTHWHILE = 256
 """Descriptors in one table from which on it pays."""
@@ -62,12 +65,14 @@ class _Announced:
         self._pid = pid
         self._answers = answers
         self._link = ""
+        self.foretold: Foretold | None = None
 
     def __iter__(self) -> Iterator[tuple[int, FdInfo]]:
         fd = -1
         while part := _receive(self._answers):
-            for fd, raw, self._link in part:
-                yield fd, parse_fdinfo(raw)
+            for fd, info, self._link, self.foretold in part:
+                yield fd, info
+        self.foretold = None
         if part is None:
             with ProcFds(self._pid) as rest:
                 for number, info in rest:
@@ -112,18 +117,58 @@ def _read_for(requests: int, answer: int, others: Sequence[int]) -> None:
             os.close(fd)
         os.setsid()  # a signal for our process group is the other's to answer
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        reader = _Reader()
         for pid in _receive(requests) or ():
-            with ProcFds(pid) as fds:
-                numbers = fds.numbers()
-                for at in range(0, len(numbers), _AT_ONCE):
-                    _send(answer, [(fd, fds.raw(fd), fds.link(fd)) for fd in numbers[at : at + _AT_ONCE]])
+            for part in reader.read(pid):
+                _send(answer, part)
             _send(answer, [])
     finally:
         os._exit(0)
 
 
+class _Seen(NamedTuple):
+    pid: HostPid
+    fd: int
+
+
+class _Reader:
+    """What the second process knows."""
+
+    def __init__(self) -> None:
+        self._known: dict[Looks, list[_Seen]] = {}
+
+    def read(self, pid: HostPid) -> Iterator[list[tuple[int, FdInfo, str, Foretold]]]:
+        """Look at all descriptors of a process."""
+        pidfd = open_task(pid)
+        try:
+            with ProcFds(pid) as fds:
+                numbers = fds.numbers()
+                for at in range(0, len(numbers), _AT_ONCE):
+                    yield [self._look(pid, pidfd, fd, fds) for fd in numbers[at : at + _AT_ONCE]]
+        finally:
+            os.close(pidfd)
+
+    def _look(self, pid: HostPid, pidfd: int, fd: int, fds: ProcFds) -> tuple[int, FdInfo, str, Foretold]:
+        info = fds.info(fd)
+        alike = self._known.setdefault(looks(info), [])
+        place = find(alike, pid, fd)
+        if place >= 0:
+            return fd, info, "", Foretold(place)
+        alike.insert(~place, _Seen(pid, fd))
+        link = fds.link(fd)
+        if not has_owner(link, info.flags):
+            return fd, info, link, Foretold(place)
+        local = pidfd_getfd(pidfd, fd)
+        try:
+            # Whoever captures a socket needs a descriptor of his own anyway.
+            status = None if link.startswith("socket:") else os.fstat(local)
+            return fd, info, link, Foretold(place, status, ask_signals(local))
+        finally:
+            os.close(local)
+
+
 def _send(pipe: int, what: list[Any]) -> None:
-    data = marshal.dumps(what)
+    data = pickle.dumps(what, pickle.HIGHEST_PROTOCOL)
     data = len(data).to_bytes(_LENGTH_BYTES, "little") + data
     with contextlib.suppress(BrokenPipeError):
         while data:
@@ -134,7 +179,7 @@ def _receive(pipe: int) -> list[Any] | None:
     """Return what was sent, None when there is nobody any more."""
     head = _read(pipe, _LENGTH_BYTES)
     data = _read(pipe, int.from_bytes(head, "little"))
-    return marshal.loads(data) if data else None
+    return pickle.loads(data) if data else None
 
 
 def _read(pipe: int, size: int) -> bytes:

@@ -40,8 +40,22 @@ class FdInfo(NamedTuple):
         return [value for name, value in self.extra if name == key]
 
 
+class Foretold(NamedTuple):
+    """What somebody who looked at a descriptor before us has found out about it."""
+
+    place: int
+    """Where it is among those alike of which he told before; ~P if it is none of them, and belongs to place P."""
+    status: os.stat_result | None = None
+    """Of the file behind it, if he asked."""
+    signals: tuple[int, int, int] | None = None
+    """F_GETOWN_EX (type, host number) and F_GETSIG, if he asked."""
+
+
 class Descriptors(Protocol):
     """The descriptors of one process."""
+
+    foretold: Foretold | None
+    """What else is known about the one that was yielded last."""
 
     def __iter__(self) -> Iterator[tuple[int, FdInfo]]:
         """Yield them, ascending."""
@@ -52,6 +66,8 @@ class Descriptors(Protocol):
 
 class ProcFds:
     """The descriptors of one process, asked one after the other: the way through /proc is gone but once."""
+
+    foretold: Foretold | None = None
 
     def __init__(self, pid: int) -> None:
         self._fd, self._fdinfo = os.open(f"/proc/{pid}/fd", _DIRECTORY), -1
@@ -76,13 +92,13 @@ class ProcFds:
         """Say what a descriptor points to, e.g. "pipe:[123]" or "/tmp/x (deleted)"."""
         return os.readlink(str(fd), dir_fd=self._fd)
 
-    def raw(self, fd: int) -> bytes:
-        """Read what the kernel tells about one descriptor: what :func:`parse_fdinfo` takes."""
-        return _read(str(fd), self._fdinfo)
+    def info(self, fd: int) -> FdInfo:
+        """Read what the kernel tells about one descriptor."""
+        return parse_fdinfo(_read(str(fd), self._fdinfo))
 
     def __iter__(self) -> Iterator[tuple[int, FdInfo]]:
         for fd in self.numbers():
-            yield fd, parse_fdinfo(self.raw(fd))
+            yield fd, self.info(fd)
 
 
 def count_fds(pid: int) -> int:

@@ -31,7 +31,7 @@ from orchestrator.kinds.record import Content, Record
 from orchestrator.kinds.scope import Scope
 from orchestrator.linux.nsfs import CLONE_FILES
 from orchestrator.linux.pidfd import pidfd_getfd
-from orchestrator.linux.proc_fd import FdInfo, read_fdinfo
+from orchestrator.linux.proc_fd import FdInfo, Foretold, read_fdinfo
 from orchestrator.tape.build import Tape
 
 T = TypeVar("T")
@@ -74,7 +74,14 @@ class FdView:
     """Whether it is a mapping instead, of what the process need not have open any more."""
 
     def __init__(
-        self, pid: HostPid, pidfd: int, fd: int, link: str, files: OpenFiles | None = None, info: FdInfo | None = None
+        self,
+        pid: HostPid,
+        pidfd: int,
+        fd: int,
+        link: str,
+        files: OpenFiles | None = None,
+        info: FdInfo | None = None,
+        foretold: Foretold | None = None,
     ) -> None:
         self.pid = pid
         self.fd = fd
@@ -82,10 +89,12 @@ class FdView:
         """What /proc/PID/fd/N points to: a path, "pipe:[123]", "anon_inode:[eventpoll]"."""
         self.files = files
         """The others of this capture; complete when the scope's finishers run."""
+        self.foretold = foretold
+        """What was found out about it beforehand."""
         self._pidfd = pidfd
         self._local = -1
         self._info = info
-        self._stat: os.stat_result | None = None
+        self._stat = foretold.status if foretold is not None else None
         self._sock: socket.socket | None = None
         self._family = -1
 

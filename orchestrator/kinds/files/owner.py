@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import stat
 import struct
 
@@ -18,10 +19,21 @@ _F_OWNER_TID, _F_OWNER_PID, _F_OWNER_PGRP = 0, 1, 2
 _f_owner_ex = struct.Struct("=ii")
 
 
+def has_owner(link: str, flags: int) -> bool:
+    """Whether somebody may be told: an eventfd and its like send no signals."""
+    return not flags & os.O_PATH and not link.startswith("anon_inode:[")
+
+
+def ask_signals(fd: int) -> tuple[int, int, int]:
+    """Return who is told (F_OWNER_*, and its number for us; 0 is nobody), and by which signal."""
+    type_, host = _f_owner_ex.unpack(fcntl.fcntl(fd, _F_GETOWN_EX, bytes(_f_owner_ex.size)))
+    return type_, host, fcntl.fcntl(fd, _F_GETSIG)
+
+
 def capture_owner(view: FdView, scope: Scope) -> Owner | None:
     """Ask who gets a file's signals; None if nobody does."""
-    type_, host = _f_owner_ex.unpack(fcntl.fcntl(view.local, _F_GETOWN_EX, bytes(_f_owner_ex.size)))
-    signal = fcntl.fcntl(view.local, _F_GETSIG)
+    foretold = view.foretold.signals if view.foretold is not None else None
+    type_, host, signal = foretold or ask_signals(view.local)
     if not host:
         return Owner(type_, 0, signal) if signal else None
     number = _in_job(type_, host, scope)

@@ -6,14 +6,15 @@ import fcntl
 import os
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any
 
 from orchestrator.ids import HostPid, ObjectId
 from orchestrator.kinds.files import io_uring
+from orchestrator.kinds.files.alike import Looks, find, looks
 from orchestrator.kinds.files.external import capture_external
 from orchestrator.kinds.files.kind import Descriptor, FdView, FileTable, Held, recorded_flags
 from orchestrator.kinds.files.locks import FileLock, LockLine, PosixLock, parse_lock
-from orchestrator.kinds.files.owner import capture_owner
+from orchestrator.kinds.files.owner import capture_owner, has_owner
 from orchestrator.kinds.files.refused import is_internal, refuse
 from orchestrator.kinds.files.registry import FileRecord, recognise
 from orchestrator.kinds.files.reopening import O_LARGEFILE
@@ -96,16 +97,6 @@ class _AdoptedView(FdView):
         return f"{self._what} ({self.link})"
 
 
-class _Key(NamedTuple):
-    """What is the same for all descriptors of one open file description. Equal keys are compared by kcmp(2)."""
-
-    inode: int
-    mount: int
-    flags: int
-    position: int
-    eventfd: str | None
-
-
 class FileCollector:
     """The open files of one capture, by ObjectId."""
 
@@ -116,8 +107,10 @@ class FileCollector:
         self._descriptors = descriptors
         self.files: list[FileRecord] = []
         self.tables: list[FileTable] = []
-        self._known: dict[_Key, list[Held]] = {}
+        self._known: dict[Looks, list[Held]] = {}
         """Sorted in the order of kcmp(2)."""
+        self._foretold: dict[Looks, list[Held]] = {}
+        """Those of whose place there we were told, likewise."""
         self._of_process: dict[HostPid, dict[int, Held]] = {}
         self._of_inode: dict[int, list[Held]] = {}
         self._mapped: dict[tuple[tuple[int, int], int, bytes, bool, bool], ObjectId] = {}
@@ -133,9 +126,10 @@ class FileCollector:
         locks: dict[tuple[int, LockLine], PosixLock] = {}
         with self._descriptors(pid) as fds:
             for fd, info in fds:
-                held = self._inherited(pid, fd, inherited.get(fd))
+                foretold = fds.foretold
+                held = self._inherited(pid, fd, inherited.get(fd)) if foretold is None else None
                 if held is None:
-                    with FdView(pid, pidfd, fd, "", self, info) as view:
+                    with FdView(pid, pidfd, fd, "", self, info, foretold) as view:
                         held = self._held(view, fds)
                 mine[fd] = held
                 if held.file != _NOTHING:
@@ -212,22 +206,22 @@ class FileCollector:
         return Held(pid, fd, theirs.file, theirs.link)
 
     def _held(self, view: FdView, fds: Descriptors | None = None) -> Held:
-        info = view.info
-        key = _Key(info.ino, info.mnt_id, recorded_flags(view), info.pos, info.get("eventfd-id"))
-        alike = self._known.setdefault(key, [])
-        low, high = 0, len(alike)
-        while low < high:
-            middle = (low + high) // 2
-            other = alike[middle]
-            order = kcmp(other.pid, view.pid, KCMP_FILE, other.fd, view.fd)
-            if order == 0:
-                return Held(view.pid, view.fd, other.file, other.link)
-            low, high = (middle + 1, high) if order == 1 else (low, middle)
-        view.link = fds.link(view.fd) if fds is not None else readlink_fd(view.pid, view.fd)
-        held = Held(view.pid, view.fd, self._record(view), view.link)
-        alike.insert(low, held)
-        if held.file != _NOTHING:
-            self._of_inode.setdefault(info.ino, []).append(held)
+        key, foretold = looks(view.info), view.foretold
+        alike, others = (self._known, self._foretold) if foretold is None else (self._foretold, self._known)
+        known = alike.setdefault(key, [])
+        place = find(known, view.pid, view.fd) if foretold is None else foretold.place
+        if place >= 0:
+            return Held(view.pid, view.fd, known[place].file, known[place].link)
+        other = others.get(key, ())
+        at = find(other, view.pid, view.fd) if other else -1
+        if at >= 0:
+            held = Held(view.pid, view.fd, other[at].file, other[at].link)
+        else:
+            view.link = fds.link(view.fd) if fds is not None else readlink_fd(view.pid, view.fd)
+            held = Held(view.pid, view.fd, self._record(view), view.link)
+            if held.file != _NOTHING:
+                self._of_inode.setdefault(view.info.ino, []).append(held)
+        known.insert(~place, held)
         return held
 
     def _record(self, view: FdView) -> ObjectId:
@@ -244,8 +238,7 @@ class FileCollector:
                 return _NOTHING
         flags = recorded_flags(view)
         owner = None
-        # An eventfd and its like send no signals.
-        if view.fd >= 0 and not flags & os.O_PATH and not view.link.startswith("anon_inode:["):
+        if view.fd >= 0 and has_owner(view.link, flags):
             owner = capture_owner(view, self.scope)
         file = FileRecord(
             id=ObjectId(len(self.files)),

@@ -24,6 +24,7 @@ _SCM_PIDFD = 4
 _SIOCATMARK = 0x8905
 _ucred = struct.Struct("=iII")
 _FIRST_BUFFER = 1 << 18
+_SMALL_BUFFER = 1 << 12
 _CONTROL = 1 << 12
 _NEVER_MAPPED = 4096  # the bytes from address 0 on that no process may map
 
@@ -74,7 +75,7 @@ def peek_queue(sock: socket.socket, style: int, scope: Scope, adopt: Adopt) -> l
         raise Refused("an error waits in it to be reported")
     before = sock.getsockopt(SOL_SOCKET, _SO_PEEK_OFF)
     try:
-        look = _Look(sock, style, scope, adopt)
+        look = _Look(sock, style, scope, adopt, waiting)
         return look.all_with_urgent(waiting) if events & select.POLLPRI else look.all(waiting)
     finally:
         sock.setsockopt(SOL_SOCKET, _SO_PEEK_OFF, before)
@@ -83,12 +84,12 @@ def peek_queue(sock: socket.socket, style: int, scope: Scope, adopt: Adopt) -> l
 class _Look:
     """One walk along a queue."""
 
-    def __init__(self, sock: socket.socket, style: int, scope: Scope, adopt: Adopt) -> None:
+    def __init__(self, sock: socket.socket, style: int, scope: Scope, adopt: Adopt, room: int) -> None:
         self._sock = sock
         self._style = style
         self._scope = scope
         self._adopt = adopt
-        self._buffer = bytearray(_FIRST_BUFFER)
+        self._buffer = bytearray(_FIRST_BUFFER if room > _SMALL_BUFFER else _SMALL_BUFFER)
 
     def all(self, waiting: int) -> list[Message]:
         messages: list[Message] = []
