@@ -85,6 +85,7 @@ async def checkpoint(
     replicate: bool = True,
     parent: str | os.PathLike[str] | None = None,
     track: bool = False,
+    precopy: int = 0,
     progress: Progress | None = None,
 ) -> Image:
     """Write a job to an image and open it. See :func:`orchestrator.api.checkpoint`.
@@ -106,6 +107,7 @@ async def checkpoint(
         replicate=replicate,
         parent=parent,
         track=track,
+        precopy=precopy,
         progress=progress,
     )
     return await trio.to_thread.run_sync(write)

@@ -78,7 +78,7 @@ def planned(target: Target, wanted: Wanted) -> Iterator[Plan]:
                 parent = Parent.open(parent_path)
                 closing.callback(parent.close)
                 _refuse_other_directory(output, parent_path)
-            _refuse_in_use(output, parent)
+            refuse_in_use(output, parent)
             can_arm = may_watch and not wanted.ends and not _is_stream(output, wanted)
             asked = wanted.track or wanted.parent is not None or bool(tracker.watches)
             yield Plan(output, Deltas(tracker, parent, may_watch, arm=can_arm and asked))
@@ -168,7 +168,7 @@ def _refuse_other_directory(output: str, parent: str) -> None:
         )
 
 
-def _refuse_in_use(output: str, parent: Parent | None) -> None:
+def refuse_in_use(output: str, parent: Parent | None) -> None:
     """Raise ImageInUse if the image would replace one that others, or it itself, refer to."""
     if output == STANDARD or not os.path.isfile(output):
         return

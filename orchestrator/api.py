@@ -161,6 +161,7 @@ def checkpoint(
     replicate: bool = True,
     parent: str | os.PathLike[str] | None = None,
     track: bool = False,
+    precopy: int = 0,
     progress: Progress | None = None,
 ) -> Image:
     """Write a job to an image and open it. The caller must not be traced, nor trace anything itself.
@@ -171,7 +172,8 @@ def checkpoint(
     whom the image is encrypted to: public keys, or files of keys. Such an image is opened when something is asked of
     it, by the private keys that have been put into its ``keys``. Without ``replicate`` a job that goes on stands still
     until its memory is written. With a ``parent``, an image or "last", only what has changed since is written; with
-    ``track`` a delta to this image will be made fast.
+    ``track`` a delta to this image will be made fast. With ``precopy`` the job's memory is written before, while
+    it runs, in so many rounds at most: one that is to end or to stop stands still for what is left only.
     """
     from orchestrator.checkpointing import CheckpointOptions
     from orchestrator.checkpointing import checkpoint as write_image
@@ -193,7 +195,12 @@ def checkpoint(
         parent=None if parent is None else os.fspath(parent),
         track=track,
     )
-    path = write_image(found, path, options, progress).output
+    if precopy:
+        from orchestrator.precopy import checkpoint_in_rounds
+
+        path = checkpoint_in_rounds(found, path, options, precopy, progress).output
+    else:
+        path = write_image(found, path, options, progress).output
     return Image.unopened(path) if encrypt else Image(path)
 
 

@@ -68,6 +68,8 @@ class Statistics(msgspec.Struct):
     """The image's file."""
     delta_to: str = ""
     """The image that this one is a delta to."""
+    rounds: int = 0
+    """How often the job's memory was written before, while it ran."""
     referred_bytes: int = 0
     """How much of the memory lies there, or in images that it refers to."""
     compared: bool = False

@@ -76,6 +76,14 @@ def _parser() -> Parser:
         help="write a delta: only what has changed since IMAGE, or 'last' for the newest image of the job; it is "
         "written beside IMAGE and needs it; implies --track",
     )
+    parser.add_argument(
+        "--precopy",
+        type=int,
+        default=0,
+        metavar="N",
+        help="write what it can while the job runs, in at most N rounds, so that one that is to stop or to end stands "
+        "still for what is left only; the image is whole in the end",
+    )
     parser.add_argument("--no-sync", action="store_true", help="do not wait until the image is on the disk")
     parser.add_argument(
         "--no-replicas",
@@ -91,6 +99,8 @@ def _parser() -> Parser:
 def main(arguments: list[str]) -> int:
     """Run the verb."""
     options = _parser().parse_args(arguments)
+    if options.precopy < 0:
+        raise UsageError("checkpoint: --precopy must be at least 0")
     packing = None
     if options.compress is not None:
         from orchestrator.image.packing import parse_packing
@@ -127,7 +137,12 @@ def main(arguments: list[str]) -> int:
     )
     unwind_on_termination()
     with progress_bar(f"writing {options.output or 'the image'}") as progress:
-        took = checkpoint(target, options.output, asked, progress)
+        if options.precopy:
+            from orchestrator.precopy import checkpoint_in_rounds
+
+            took = checkpoint_in_rounds(target, options.output, asked, options.precopy, progress)
+        else:
+            took = checkpoint(target, options.output, asked, progress)
     output = took.output
     if options.stats is not None:
         write_stats(options.stats, took)
@@ -141,6 +156,10 @@ def main(arguments: list[str]) -> int:
         what = f"{took.processes} processes" if took.processes != 1 else "1 process"
         still = f"the job stood still for {took.frozen_us / 1000:.1f} ms"
         how = " by comparison" if took.compared else ""
+        rounds = f", {took.rounds} rounds while the job ran" if took.rounds else ""
         delta = f", a delta to {took.delta_to}{how}" if took.delta_to else ""
-        print(f"{output}: {what}, {size(took.image_bytes)}{delta}; {still}", file=sys.stderr if output == "-" else None)
+        print(
+            f"{output}: {what}, {size(took.image_bytes)}{delta}{rounds}; {still}",
+            file=sys.stderr if output == "-" else None,
+        )
     return 0

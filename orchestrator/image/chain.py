@@ -18,7 +18,6 @@ from orchestrator.image.places import MOST_IMAGES
 from orchestrator.image.reader import ImageFile
 from orchestrator.image.receive import HEAD_BYTES, must_be_received
 
-SUFFIX = ".ckpt"
 _HINT = "put all images of the chain into one directory; 'orch show' names them"
 
 
@@ -103,14 +102,12 @@ def _candidates(image: ImageFile, link: Link) -> Iterator[str]:
 
 
 def headers_in(directory: str) -> Iterator[tuple[str, Header]]:
-    """Yield the images in a directory, uncompressed and called ``*.ckpt``, with their headers; skip what is not one."""
-    with suppress(OSError):
-        for name in sorted(os.listdir(directory)):
-            if name.endswith(SUFFIX):
-                path = os.path.join(directory, name)
-                header = read_header(path)
-                if header is not None:
-                    yield path, header
+    """Yield the images in a directory that could be part of a chain, with their headers; skip what is not one."""
+    with suppress(OSError), os.scandir(directory) as entries:
+        for path in sorted(entry.path for entry in entries if entry.is_file()):
+            header = read_header(path)
+            if header is not None:
+                yield path, header
 
 
 def read_header(path: str) -> Header | None:

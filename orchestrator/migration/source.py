@@ -17,15 +17,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-from orchestrator.capture.checkpoint import PAGE_SIZE
+from orchestrator import precopy
 from orchestrator.capture.guard import guarded
 from orchestrator.checkpointing import CheckpointOptions, checkpoint
 from orchestrator.errors import CommandNotFound, OrchError, PeerLost
 from orchestrator.migration.wire import VERSION, Message, Wire
 from orchestrator.target import Target
 
-_FEW_BYTES = 16 << 20
-"""What is sent within some tens of milliseconds."""
 _ENDS_WITHIN = 5.0
 
 
@@ -108,19 +106,12 @@ class _Source:
 
     def move(self, rounds: int, progress: Callable[[int, int], None] | None) -> Migrated:
         """Send images until little is left, and then the job itself."""
-        parent: str | None = None
-        before = number = 0
-        for number in range(1, rounds + 1):
-            path = self._next(number)
-            took = checkpoint(self._target, path, replace(self._options, track=True, parent=parent))
+        number = 0
+        for number, path, changed in precopy.rounds(self._target, self._options, map(self._next, range(1, rounds + 1))):
             self._send(path, "image")
             self._wire.hear("got")
-            changed = took.pages_written * PAGE_SIZE
             if progress is not None:
                 progress(number, changed)
-            if parent is not None and (changed <= _FEW_BYTES or changed > before * 3 // 4):
-                break
-            parent, before = path, changed
         parent = self.newest
         self._wire.patience = self._options.timeout
         last = replace(self._options, parent=parent, ending="kill", hand_over=self._hand_over, given_up=self._give_up)

@@ -129,6 +129,16 @@ def _end_with_delta(run: Run) -> Path:
 
 
 @rarer_way
+def precopied(run: Run) -> None:
+    """Write a job while it runs, end it with what is left, and bring it back from the image of it all."""
+    run.start()
+    run.job.checkpoint("--precopy", "3", "--kill")
+    run.job.wait_until_over()
+    run.job.restore()
+    run.must_pass()
+
+
+@rarer_way
 def stopped(run: Run) -> None:
     """Checkpoint a job and leave it stopped: it stands still until it is told to go on."""
     run.start()

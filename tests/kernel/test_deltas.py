@@ -151,9 +151,9 @@ def test_a_chain_is_found_wherever_it_is_and_whatever_it_is_called(phased: Phase
     elsewhere = phased.job.directory / "elsewhere"
     elsewhere.mkdir()
     for number in range(PHASES + 1):
-        phased.image(number).rename(elsewhere / f"renamed-{number}.ckpt")
+        phased.image(number).rename(elsewhere / f"renamed-{number}")
     link = phased.job.directory / "link"
-    link.symlink_to(elsewhere / f"renamed-{PHASES}.ckpt")
+    link.symlink_to(elsewhere / f"renamed-{PHASES}")
     phased.job.restore(link)
     phased.run.must_pass()
 
@@ -216,6 +216,9 @@ def test_what_cannot_be_a_delta_is_refused(phased: Phased) -> None:
     refused(30, "there is no image", "--parent", str(job.directory / "none.ckpt"))
     delta(job)
     refused(51, "is in use", "-o", str(job.image))
+    phased.image(1).rename(job.image.with_name("other"))  # whatever it is called
+    refused(51, "is in use", "-o", str(job.image))
+    job.image.with_name("other").rename(phased.image(1))
     packed = job.image.with_name("packed.ckpt")
     job.checkpoint("--compress", image=packed)
     refused(2, "is compressed", "--parent", "last")
