@@ -20,8 +20,9 @@ from orchestrator.ids import HostPid, ObjectId, Pid, Tid
 from orchestrator.kinds.files.io_uring import IO_URING
 from orchestrator.kinds.files.kind import FileTable
 from orchestrator.kinds.memory.aio import AIO, any_contexts, probe_bytes, ring_name, save_ring
-from orchestrator.kinds.memory.capture import CapturedMemory, Mappers, Placer, Range, capture_memory
+from orchestrator.kinds.memory.capture import CapturedMemory, Mappers, Pages, Placer, Range, capture_memory
 from orchestrator.kinds.memory.record import AddressSpace, PageRun, Vma
+from orchestrator.kinds.memory.tracked import TrackedMemory
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.task import (
     attributes,
@@ -44,11 +45,12 @@ from orchestrator.kinds.task.filesystem import FilesystemContext, capture_filesy
 from orchestrator.kinds.task.own_cgroups import JobCgroups
 from orchestrator.kinds.task.places import Place
 from orchestrator.kinds.task.process import OUTSIDE, Process, ProcessState, Thread
-from orchestrator.linux import kcmp, ptrace
+from orchestrator.linux import kcmp, ptrace, syscalls
 from orchestrator.linux.arch import x86_64 as arch
+from orchestrator.linux.call import machine
 from orchestrator.linux.pidfd import open_task
 from orchestrator.linux.proc_fd import list_fds
-from orchestrator.linux.proc_maps import MapLine
+from orchestrator.linux.proc_maps import FlagsAhead, MapLine, read_maps
 from orchestrator.linux.proc_misc import (
     cgroup_of,
     read_autogroup_nice,
@@ -62,6 +64,8 @@ from orchestrator.tape.build import Played, Tape
 from orchestrator.tape.tracee import Tracee
 
 _TAPE_BYTES = 32 * 1024
+_WALKED_LONG_KIB = 16 * 1024
+"""From so much memory on, a thread that waits for what the kernel tells of it is worth its while."""
 _IO_FLUSHER = 0x0008_0000 | 0x0010_0000  # PF_MEMALLOC_NOIO, PF_LOCAL_THROTTLE
 
 
@@ -122,6 +126,8 @@ class JobCapture:
         self._seccomp = seccomp.SeccompCollector(scope)
         self._asynchronous = any_contexts()
         self._workspaces: dict[ObjectId, HeldProcess] = {}
+        self._flags: dict[ObjectId, FlagsAhead] = {}
+        self._tracked: dict[ObjectId, TrackedMemory | None] = {}
         self._memory: dict[HostPid, CapturedMemory] = {}
         living = sum(not process.is_zombie for process in job.processes.values())
         self._parents = {process.stat.ppid for process in job.processes.values()}
@@ -185,7 +191,7 @@ class JobCapture:
         leader: tuple[Asked, Played] | None = None
         for view, rseq in zip(views, sequences, strict=True):
             strays = self._elsewhere.of(process.seen, view.thread.tid, places)
-            asked, played, record = self._capture_thread(process, view, rseq, strays, cgroup)
+            asked, played, record = self._capture_thread(process, vm, view, rseq, strays, cgroup)
             threads.append(record)
             leader = leader or (asked, played)
         assert leader is not None
@@ -295,12 +301,19 @@ class JobCapture:
         if owner is None:
             process.make_workspace(_TAPE_BYTES + (probe_bytes(process.seen) if self._asynchronous else 0))
             self._workspaces[vm] = process
+            tracked = self._tracked[vm] = self._tracking.memory_of(process, vm) if self._tracking is not None else None
+            if self._foreseen is None and process.status.vm_rss_kib >= _WALKED_LONG_KIB:
+                self._flags[vm] = FlagsAhead(process.seen)
+            if tracked is not None:  # now, as nobody overtakes who walks slowly through the same page tables
+                with Pages(process.seen) as pages:
+                    tracked.look(pages, read_maps(process.seen))
         else:
             process.workspace = owner.workspace
 
     def _capture_thread(
         self,
         process: HeldProcess,
+        vm: ObjectId,
         view: ThreadView,
         rseq: ptrace.RseqConfiguration,
         strays: tuple[Place, ...],
@@ -321,7 +334,7 @@ class JobCapture:
         answers["scheduling"] = scheduling.ask_scheduling(tape)
         answers["addresses"] = userspace.ask_addresses(tape, rseq)
         if thread is process.leader:
-            self._ask_process(process, asked)
+            self._ask_process(process, vm, asked)
         played = thread.play(tape, process.workspace)
         self._take_clocks(asked, played)
         keys, settings = answers["keyrings"](played), answers["attributes"](played)
@@ -348,7 +361,7 @@ class JobCapture:
         )
         return asked, played, record
 
-    def _ask_process(self, process: HeldProcess, asked: Asked) -> None:
+    def _ask_process(self, process: HeldProcess, vm: ObjectId, asked: Asked) -> None:
         answers, tape = asked.answers, asked.tape
         answers["actions"] = signals.ask_actions(tape)
         answers["limits"] = limits.ask_limits(tape)
@@ -364,8 +377,11 @@ class JobCapture:
                 reason = f"it runs by the CPU time of task {owner}, which is not in the job"
                 self._scope.unsupported(process.host, f"timer {line.id}", reason)
         answers["posix timers"] = timers.ask_posix_timers(tape, lines, tids)
-        brk = tape.brk(0)
-        answers["brk"] = lambda played: played.result(brk)
+        if vm in self._flags:  # while a process's memory is looked at the kernel has this call wait
+            answers["brk"] = lambda _: None
+        else:
+            brk = tape.brk(0)
+            answers["brk"] = lambda played: played.result(brk)
         if not self.clocks.monotonic:
             spaces = [tape.space(16) for _ in range(2)]
             for clock, space in zip((time.CLOCK_MONOTONIC, time.CLOCK_BOOTTIME), spaces, strict=True):
@@ -378,7 +394,7 @@ class JobCapture:
         vm: ObjectId,
         parent: HeldProcess | None,
         of_process: attributes.ProcessAttributes,
-        brk: int,
+        brk: int | None,
         registered: int,
         leader: Thread,
     ) -> None:
@@ -391,7 +407,8 @@ class JobCapture:
             memory = capture_memory(
                 process.seen, self._scope, self._mappers, self._placer, relative, ours, policy,
                 has_children=process.host in self._parents,
-                tracked=self._tracking.memory_of(process, vm) if self._tracking is not None else None,
+                tracked=self._tracked[vm],
+                ahead=self._flags.pop(vm, None),
             )  # fmt: skip
             for number, vma in enumerate(memory.vmas):
                 if vma.backing == AIO:
@@ -409,6 +426,8 @@ class JobCapture:
                 self._write_later(process, found)
 
             self.late = LateMemory(process, describe)
+        if brk is None:
+            brk = process.leader.call(syscalls.numbers(machine())["brk"], 0)
         self._memory[process.host] = memory
         stat = process.stat if not process.headless else read_stat(process.seen)
         self.memories.append(

@@ -6,6 +6,8 @@ Both are consistent only while the process is held: the kernel prints them page 
 from __future__ import annotations
 
 import re
+import sys
+import threading
 from collections.abc import Iterator
 from mmap import PROT_EXEC, PROT_READ, PROT_WRITE
 from typing import NamedTuple
@@ -170,3 +172,32 @@ def _kernel_page_size(record: bytes) -> int:
 def read_smaps_flags(pid: int) -> list[tuple[MapLine, VmFlags]]:
     """Read the VMAs of a process with their flags. The kernel walks all its page tables for this."""
     return parse_smaps_flags(read_file(f"/proc/{pid}/smaps"))
+
+
+_SWITCH_SECONDS = 0.0001
+
+
+class FlagsAhead:
+    """What :func:`read_smaps_flags` returns, being read by a thread while we do something else."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._raw: bytes | None = None
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        # It comes a page at a time, and after each somebody else is in the interpreter, for 5 ms by default.
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        try:
+            self._raw = read_file(f"/proc/{self._pid}/smaps")
+        except OSError:
+            pass
+        finally:
+            sys.setswitchinterval(before)
+
+    def result(self) -> list[tuple[MapLine, VmFlags]]:
+        """Wait for it."""
+        self._thread.join()
+        return read_smaps_flags(self._pid) if self._raw is None else parse_smaps_flags(self._raw)

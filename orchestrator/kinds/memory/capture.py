@@ -22,7 +22,7 @@ from orchestrator.kinds.memory.tracked import UNWRITTEN, TrackedMemory
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.task.numa import DEFAULT, MemoryPolicy, read_policies, several_nodes
 from orchestrator.linux import pagemap
-from orchestrator.linux.proc_maps import SPECIAL, MapLine, VmFlags, read_smaps_flags
+from orchestrator.linux.proc_maps import SPECIAL, FlagsAhead, MapLine, VmFlags, read_smaps_flags
 
 PAGE = 4096
 _NEAR = 128 * PAGE
@@ -124,11 +124,23 @@ class Pages:
             return_mask=pagemap.PAGE_IS_GUARD,
         )
 
-    def scan_tracked(self, start: int, end: int, *, arm: bool) -> list[pagemap.Region]:
+    def scan_tracked(self, start: int, end: int) -> list[pagemap.Region]:
         """Return such ranges of mappings that are registered for noting writes, with PAGE_IS_WRITTEN where it applies.
 
-        With ``arm`` writes are noted from here on, for all that is found. Cheaper than a scan that looks for files.
+        Cheaper than a scan that looks for files.
         """
+        return pagemap.scan(
+            self._pagemap,
+            start,
+            end,
+            category_inverted=pagemap.PAGE_IS_PFNZERO,
+            category_mask=pagemap.PAGE_IS_WPALLOWED | pagemap.PAGE_IS_PFNZERO,
+            category_anyof_mask=pagemap.PAGE_IS_PRESENT | pagemap.PAGE_IS_SWAPPED | pagemap.PAGE_IS_GUARD,
+            return_mask=pagemap.PAGE_IS_WRITTEN | pagemap.PAGE_IS_GUARD,
+        )
+
+    def arm(self, start: int, end: int) -> list[pagemap.Region]:
+        """Return likewise, and have writes noted from here on."""
         base = pagemap.PAGE_IS_WPALLOWED
         guards = pagemap.scan(
             self._pagemap,
@@ -137,7 +149,7 @@ class Pages:
             category_mask=base | pagemap.PAGE_IS_GUARD,
             return_mask=pagemap.PAGE_IS_GUARD,
         )
-        found = pagemap.scan(
+        found = pagemap.scan(  # not those: it would make others of them
             self._pagemap,
             start,
             end,
@@ -145,7 +157,7 @@ class Pages:
             category_mask=base | pagemap.PAGE_IS_PFNZERO | pagemap.PAGE_IS_GUARD,
             category_anyof_mask=pagemap.PAGE_IS_PRESENT | pagemap.PAGE_IS_SWAPPED,
             return_mask=pagemap.PAGE_IS_WRITTEN,
-            flags=pagemap.PM_SCAN_WP_MATCHING if arm else 0,
+            flags=pagemap.PM_SCAN_WP_MATCHING,
         )
         return sorted(guards + found) if guards else found
 
@@ -161,16 +173,17 @@ def capture_memory(
     *,
     has_children: bool = True,
     tracked: TrackedMemory | None = None,
+    ahead: FlagsAhead | None = None,
 ) -> CapturedMemory:
     """Describe the mappings of a held process and place its pages.
 
     ``ours`` is where our own workspace lies, ``policy`` what the process has where a mapping has none of its own.
-    ``tracked`` knows which pages were not written since another image has them.
+    ``tracked`` knows which pages were not written since another image has them. ``ahead`` reads the mappings.
     """
     memory = CapturedMemory(parent, has_children=has_children)
     policies = read_policies(pid) if several_nodes() else {}
     lines = []
-    for line, flags in read_smaps_flags(pid):
+    for line, flags in read_smaps_flags(pid) if ahead is None else ahead.result():
         if _overlap(line, ours):
             memory.lock_future = _lock_future(flags)
             lines += [(part, flags) for part in without(ours, line)]

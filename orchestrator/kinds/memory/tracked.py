@@ -9,7 +9,7 @@ execve. Contents are read only after they are armed, so that a later write is no
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from orchestrator.kinds.memory.known import KnownPages
@@ -20,6 +20,7 @@ from orchestrator.linux.proc_maps import SPECIAL, MapLine, VmFlags
 UNWRITTEN = 1 << 62
 """Beside the categories of a region: no write to it was noted."""
 _OURS = "uw"
+_NEAR = 1 << 20
 _NEVER = frozenset(("io", "pf", "dp", "ht", "um", "uw"))
 
 
@@ -29,8 +30,11 @@ class Scanner(Protocol):
     def scan(self, start: int, end: int) -> list[pagemap.Region]:
         """Find the pages with contents of their own, and guards."""
 
-    def scan_tracked(self, start: int, end: int, *, arm: bool) -> list[pagemap.Region]:
+    def scan_tracked(self, start: int, end: int) -> list[pagemap.Region]:
         """Find such pages of registered mappings, and whether they were written."""
+
+    def arm(self, start: int, end: int) -> list[pagemap.Region]:
+        """Find likewise, and have writes noted from here on."""
 
 
 class TrackedMemory:
@@ -43,6 +47,7 @@ class TrackedMemory:
         self._arm = arm
         self._ours: set[int] = set()
         self._registered: list[MapLine] = []
+        self._seen: list[pagemap.Region] = []
 
     def without_ours(self, line: MapLine, flags: VmFlags) -> VmFlags:
         """Take the flag of a registration away if it is our own."""
@@ -51,13 +56,29 @@ class TrackedMemory:
         self._ours.add(line.start)
         return tuple(flag for flag in flags if flag != _OURS)
 
+    def look(self, pages: Scanner, lines: Sequence[MapLine]) -> None:
+        """Find out what was written, while nobody knows the flags of the mappings yet."""
+        private = [line for line in lines if not line.shared and line.path not in SPECIAL]
+        self._seen = pages.scan_tracked(private[0].start, private[-1].end) if private else []
+
     def regions(self, pages: Scanner, lines: Sequence[tuple[MapLine, VmFlags]]) -> list[pagemap.Region]:
-        """Find what must be stored, as Scanner.scan() does; what was not written has UNWRITTEN among its categories."""
+        """Find what must be stored, as Scanner.scan() does; what was not written has UNWRITTEN among its categories.
+
+        After :meth:`look`, since when nothing was written.
+        """
         others = self._part(lines)
         regions = [region for start, end in others for region in pages.scan(start, end)]
+        ours = [line for line in self._registered if line.start in self._ours]
+        found = list(_within(self._seen, ours))
+        if self._arm:
+            for start, end in _spans(found):
+                pages.arm(start, end)
+        for line in self._registered:
+            if line.start not in self._ours:
+                found += pages.arm(line.start, line.end)
         regions += [
             (start, end, categories if categories & pagemap.PAGE_IS_WRITTEN else categories | UNWRITTEN)
-            for start, end, categories in self._scan(pages)
+            for start, end, categories in found
         ]
         regions.sort()
         return regions
@@ -65,11 +86,9 @@ class TrackedMemory:
     def arm(self, pages: Scanner, lines: Sequence[tuple[MapLine, VmFlags]]) -> None:
         """Have all writes noted from here on."""
         self._part(lines)
-        self._scan(pages)
-
-    def _scan(self, pages: Scanner) -> list[pagemap.Region]:
         found = self._registered
-        return pages.scan_tracked(found[0].start, found[-1].end, arm=self._arm) if found else []
+        if found:
+            pages.arm(found[0].start, found[-1].end)
 
     def _part(self, lines: Sequence[tuple[MapLine, VmFlags]]) -> list[list[int]]:
         """Register what can be, and return the ranges of the other private mappings."""
@@ -108,3 +127,27 @@ def _can_be_tracked(line: MapLine, flags: VmFlags) -> bool:
     Not that of a file: there the kernel can have a page read anew in place of one that it had noted as unwritten.
     """
     return line.inode == 0 and not _NEVER & {*flags}
+
+
+def _within(regions: Iterable[pagemap.Region], lines: Sequence[MapLine]) -> Iterator[pagemap.Region]:
+    """Yield what of regions lies in mappings; both ascend."""
+    ahead = list(reversed(lines))
+    for start, end, categories in regions:
+        while ahead and ahead[-1].end <= start:
+            ahead.pop()
+        for line in reversed(ahead):
+            if line.start >= end:
+                break
+            yield max(start, line.start), min(end, line.end), categories
+
+
+def _spans(regions: Iterable[pagemap.Region]) -> list[list[int]]:
+    """Return the ranges that were written, those close to each other as one: calls cost more than entries."""
+    spans: list[list[int]] = []
+    for start, end, categories in regions:
+        if categories & pagemap.PAGE_IS_WRITTEN:
+            if spans and start - spans[-1][1] <= _NEAR:
+                spans[-1][1] = end
+            else:
+                spans.append([start, end])
+    return spans
