@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -52,6 +52,7 @@ from orchestrator.linux.pidfd import open_task
 from orchestrator.linux.proc_fd import list_fds
 from orchestrator.linux.proc_maps import FlagsAhead, MapLine, read_maps
 from orchestrator.linux.proc_misc import (
+    PosixTimerLine,
     cgroup_of,
     read_autogroup_nice,
     read_coredump_filter,
@@ -59,6 +60,7 @@ from orchestrator.linux.proc_misc import (
     read_timers,
 )
 from orchestrator.linux.proc_stat import Stat, read_stat
+from orchestrator.linux.proc_status import Status
 from orchestrator.snapshot import Clocks
 from orchestrator.tape.build import Played, Tape
 from orchestrator.tape.tracee import Tracee
@@ -66,6 +68,13 @@ from orchestrator.tape.tracee import Tracee
 _TAPE_BYTES = 32 * 1024
 _WALKED_LONG_KIB = 16 * 1024
 """From so much memory on, a thread that waits for what the kernel tells of it is worth its while."""
+_OF_ONE_TASK: dict[str, Any] = {
+    "umask": 0, "state": "", "tgid": 0, "pid": 0, "ppid": 0, "tracer_pid": 0, "ns_tgid": (), "ns_pid": (),
+    "ns_pgid": (), "ns_sid": (), "threads": 0, "sig_pnd": 0, "shd_pnd": 0, "sig_blk": 0, "sig_ign": 0, "sig_cgt": 0,
+    "vm_rss_kib": 0, "vm_locked_kib": 0,
+}  # fmt: skip
+"""What of a status has no part in what its task is asked, and in what is made of the answers."""
+_MOST_ASKED = 64
 _IO_FLUSHER = 0x0008_0000 | 0x0010_0000  # PF_MEMALLOC_NOIO, PF_LOCAL_THROTTLE
 
 
@@ -126,6 +135,8 @@ class JobCapture:
         self._seccomp = seccomp.SeccompCollector(scope)
         self._asynchronous = any_contexts()
         self._workspaces: dict[ObjectId, HeldProcess] = {}
+        self._asked: dict[object, Asked] = {}
+        """Processes that were forked are asked the same, and a job waits while some hundred calls are written down."""
         self._flags: dict[ObjectId, FlagsAhead] = {}
         self._tracked: dict[ObjectId, TrackedMemory | None] = {}
         self._memory: dict[HostPid, CapturedMemory] = {}
@@ -325,21 +336,14 @@ class JobCapture:
         assert process.memory is not None
         as_called = thread.registers.copy()
         sleeps.name_restarted_call(as_called, process.memory)
-        asked = Asked(Tape(f"{process.name}: ask"))
-        answers, tape = asked.answers, asked.tape
-        answers["attributes"] = attributes.ask_thread(tape, status, status.name, io_flusher=_flushes(process, thread))
-        answers["landlock"] = refused.ask_landlock(tape, status)
-        answers["keyrings"] = keyrings.ask_keyrings(tape, self._keys, status.uids[3])
-        answers["credentials"] = credentials.ask_credentials(tape, status)
-        answers["scheduling"] = scheduling.ask_scheduling(tape)
-        answers["addresses"] = userspace.ask_addresses(tape, rseq)
-        if thread is process.leader:
-            self._ask_process(process, vm, asked)
-        played = thread.play(tape, process.workspace)
+        asked = self._questions(process, vm, thread, status)
+        answers = asked.answers
+        played = thread.play(asked.tape, process.workspace)
         self._take_clocks(asked, played)
-        keys, settings = answers["keyrings"](played), answers["attributes"](played)
+        keys, settings, addresses = (answers[what](played) for what in ("keyrings", "attributes", "addresses"))
         assert isinstance(settings, attributes.ThreadAttributes)
         assert isinstance(keys, keyrings.Found)
+        assert isinstance(addresses, userspace.UserAddresses)
         if answers["landlock"](played):
             refused.note_landlock(self._scope, process.host, thread.tid)
         refused.note_keys(self._scope, process.host, thread.tid, keys)
@@ -352,7 +356,7 @@ class JobCapture:
             msgspec.structs.replace(settings, keyring=keys.thread),
             answers["credentials"](played),  # type: ignore[arg-type]
             answers["scheduling"](played),  # type: ignore[arg-type]
-            answers["addresses"](played),  # type: ignore[arg-type]
+            msgspec.structs.replace(addresses, rseq=(rseq.address, rseq.size, rseq.signature, rseq.flags)),
             view.seccomp,
             places=strays,
             traps=process.traps.get(thread.tid),
@@ -361,7 +365,35 @@ class JobCapture:
         )
         return asked, played, record
 
-    def _ask_process(self, process: HeldProcess, vm: ObjectId, asked: Asked) -> None:
+    def _questions(self, process: HeldProcess, vm: ObjectId, thread: Tracee, status: Status) -> Asked:
+        """Write down what to ask a thread, or take what one was asked of whom nothing else is known."""
+        lines = read_timers(process.seen) if thread is process.leader else []
+        flushes = _flushes(process, thread)
+        alike = (
+            thread is process.leader, vm in self._flags, len(process.threads), flushes, len(status.ns_pid),
+            status._replace(**_OF_ONE_TASK),
+        )  # fmt: skip
+        asked = self._asked.get(alike)
+        if asked is None or lines:
+            asked = Asked(Tape())
+            answers, tape = asked.answers, asked.tape
+            answers["attributes"] = attributes.ask_thread(tape, status, status.name, io_flusher=flushes)
+            answers["landlock"] = refused.ask_landlock(tape, status)
+            answers["keyrings"] = keyrings.ask_keyrings(tape, self._keys, status.uids[3])
+            answers["credentials"] = credentials.ask_credentials(tape, status)
+            answers["scheduling"] = scheduling.ask_scheduling(tape)
+            answers["addresses"] = userspace.ask_addresses(tape)
+            if thread is process.leader:
+                self._ask_process(process, vm, asked, lines)
+            if "clocks" not in answers and not lines:
+                tape.is_repeated = True
+                if len(self._asked) >= _MOST_ASKED:
+                    self._asked.clear()
+                self._asked[alike] = asked
+        asked.tape.label = f"{process.name}: ask"
+        return asked
+
+    def _ask_process(self, process: HeldProcess, vm: ObjectId, asked: Asked, lines: list[PosixTimerLine]) -> None:
         answers, tape = asked.answers, asked.tape
         answers["actions"] = signals.ask_actions(tape)
         answers["limits"] = limits.ask_limits(tape)
@@ -370,7 +402,6 @@ class JobCapture:
         answers["barriers"] = barriers.ask_barriers(tape)
         answers["interval timers"] = timers.ask_interval_timers(tape)
         tids = {int(thread.tid): Tid(thread.vtid) for thread in process.threads}
-        lines = read_timers(process.seen)
         for line in lines:
             owner = timers.clock_owner(line.clock_id)
             if owner and owner not in tids.values() and Pid(owner) not in self._scope.pids.values():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import struct
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,7 +21,9 @@ from orchestrator.linux.call import machine
 from orchestrator.tape.strace import render_call
 
 _ENTRY = struct.Struct("<10Q")
+_IDS = struct.Struct("<2Q")
 ENTRY_SIZE = _ENTRY.size
+_RESULT_WORD = 9
 MAY_FAIL = 1
 _CLOSING = 2
 TAPE_SIGNAL = int(signal.SIGWINCH)
@@ -90,17 +93,21 @@ class Tape:
     ``tape.openat(AT_FDCWD, b"/dev/null", O_RDWR)`` adds an entry and returns its :class:`Result`.
     """
 
-    __slots__ = ("_calls", "_data", "_links", "_may_fail", "_pointers", "ends_task", "label")
+    __slots__ = ("_calls", "_data", "_encoded", "_links", "_may_fail", "_pointers", "ends_task", "is_repeated", "label")
 
     def __init__(self, label: str = "") -> None:
         self.label = label
         self.ends_task = False
         """Whether the task shall end by playing it."""
+        self.is_repeated = False
+        """Whether others will play it, too, maybe at the same address."""
         self._calls: list[tuple[str, tuple[Argument, ...]]] = []
         self._may_fail: set[int] = set()
         self._links: dict[int, tuple[int, int]] = {}  # entry -> (later entry, argument)
         self._pointers: list[tuple[int, int]] = []
         self._data = bytearray()
+        self._encoded: tuple[tuple[int, int, int], bytes] | None = None
+        """For an address, and so many calls and bytes: what encode() returned last."""
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -149,10 +156,12 @@ class Tape:
 
     def store(self, where: Block, shift: int, content: bytes) -> None:
         """Change bytes of a block."""
+        self._encoded = None
         self._data[where.offset + shift : where.offset + shift + len(content)] = content
 
     def point(self, where: Block, shift: int, target: Block) -> None:
         """Store, at encoding, the address of ``target`` into ``where`` (for structs with pointers)."""
+        self._encoded = None
         self._pointers.append((where.offset + shift, target.offset))
 
     @property
@@ -170,6 +179,17 @@ class Tape:
         The closing entries are played at the end and after a failure. The first stops the task with
         a signal of its own; the second, rt_sigreturn, is only reached when no tracer is there any more.
         """
+        version = at, len(self._calls), len(self._data)
+        if self._encoded is not None and self._encoded[0] == version:
+            out = bytearray(self._encoded[1])
+        else:
+            out = self._encode(at)
+            if self.is_repeated:
+                self._encoded = version, bytes(out)
+        _IDS.pack_into(out, len(self._calls) * ENTRY_SIZE + 8, pid, tid)
+        return bytes(out)
+
+    def _encode(self, at: FarAddr) -> bytearray:
         numbers = _numbers()
         data_at = self.closing_at(at) + _CLOSING * ENTRY_SIZE
         flat: list[int] = []
@@ -191,19 +211,18 @@ class Tape:
             target = at + link[0] * ENTRY_SIZE + 8 + link[1] * 8 if link else 0
             flags = MAY_FAIL if entry in may_fail else 0
             flat += (numbers[name], *words, *_PADDING[len(words)], target, flags, _NOT_PLAYED)
-        flat += (numbers["tgkill"], pid, tid, TAPE_SIGNAL, 0, 0, 0, 0, MAY_FAIL, 0)
+        flat += (numbers["tgkill"], 0, 0, TAPE_SIGNAL, 0, 0, 0, 0, MAY_FAIL, 0)
         flat += (numbers["rt_sigreturn"], 0, 0, 0, 0, 0, 0, 0, MAY_FAIL, 0)
         out = bytearray(struct.pack(f"<{len(flat)}Q", *flat))
         out += self._data
         for where, target in self._pointers:
             struct.pack_into("<Q", out, data_at - at + where, data_at + target)
-        return bytes(out)
+        return out
 
     def read_back(self, memory: bytes) -> Played:
         """Interpret the memory of a played tape; raise TapeError if it stopped early."""
         played = Played(self, memory)
-        for entry in range(len(self._calls)):
-            result = played.result(entry)
+        for entry, result in enumerate(played.results):
             if result < 0 and entry not in self._may_fail:
                 raise TapeError(self, entry, -result, played)
         return played
@@ -252,20 +271,22 @@ for _name in syscalls.SYSCALLS:
 class Played:
     """The results of a tape that was played."""
 
-    __slots__ = ("_memory", "_tape")
+    __slots__ = ("_data_at", "_memory", "results")
 
     def __init__(self, tape: Tape, memory: bytes) -> None:
-        self._tape = tape
         self._memory = memory
+        self._data_at = (len(tape) + _CLOSING) * ENTRY_SIZE
+        self.results = array("q", memory[: len(tape) * ENTRY_SIZE])[_RESULT_WORD :: ENTRY_SIZE // 8]
+        """Of every entry."""
 
     def result(self, which: int | Result) -> int:
         """Return an entry's result; a negative number is an errno that was allowed."""
         entry = which.entry if isinstance(which, Result) else which
-        return int(struct.unpack_from("<q", self._memory, entry * ENTRY_SIZE + 72)[0])
+        return self.results[entry]
 
     def data(self, block: Block) -> bytes:
         """Return the bytes of a block after the play."""
-        start = (len(self._tape) + _CLOSING) * ENTRY_SIZE + block.offset
+        start = self._data_at + block.offset
         return self._memory[start : start + block.size]
 
 

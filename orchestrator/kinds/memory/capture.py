@@ -208,10 +208,16 @@ def capture_memory(
             pages.read(regions)
         regions.reverse()
         for line, flags in lines:
+            bare = not policies and not (regions and regions[-1][0] < line.end)
+            if bare and (known := placer.bare.get((line, flags))):
+                memory.vmas.append(known)
+                continue
             vma = _capture_vma(pid, line, flags, mappers, memory, pages, regions, placer, tracked)
             name, own = _given_name(line), policies.get(line.start, policy)
             if name or own != policy:
                 vma = msgspec.structs.replace(vma, name=name, policy=own if own != policy else None)
+            elif bare and not line.shared and (not line.inode or is_file(line)):
+                placer.bare[line, flags] = vma
             memory.vmas.append(vma)
             if line.path.startswith(_SOCKET):
                 scope.finishers.append(partial(mappers.ring, pid, line, vma))
@@ -337,6 +343,8 @@ class Placer:
 
     def __init__(self, layout: PageLayout, *, alone: bool) -> None:
         """``alone``: there is but one address space."""
+        self.bare: dict[tuple[MapLine, VmFlags], Vma] = {}
+        """Private mappings without pages of their own: processes that were forked have them alike."""
         self._layout = layout
         self._sharing = None if alone or not pagemap.shows_frames() else Sharing()
 

@@ -20,10 +20,10 @@ class Limits(Record, frozen=True):
 
 def ask_limits(tape: Tape) -> Answer[Limits]:
     """Ask for all limits. From outside, prlimit on another uid's task would need CAP_SYS_RESOURCE."""
-    spaces = [tape.space(_RLIMIT.size) for _ in range(_COUNT)]
-    for resource, space in enumerate(spaces):
-        tape.prlimit64(0, resource, 0, space)
-    return lambda played: Limits(tuple(_RLIMIT.unpack(played.data(space)) for space in spaces))
+    space = tape.space(_RLIMIT.size * _COUNT)
+    for resource in range(_COUNT):
+        tape.prlimit64(0, resource, 0, space.at(resource * _RLIMIT.size))
+    return lambda played: Limits(tuple(_RLIMIT.iter_unpack(played.data(space))))
 
 
 def tell_limits(tape: Tape, wanted: Limits, before: Limits) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import signal
 import struct
+from functools import lru_cache
 
 from orchestrator.ids import ObjectId, Pid, Tid
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.task.kind import Answer
-from orchestrator.tape.build import Played, Tape
+from orchestrator.tape.build import Tape
 
 _KERNEL_SIGACTION = struct.Struct("<QQQQ")  # handler, flags, restorer, mask
 SIGSET_SIZE = 8
@@ -40,15 +41,16 @@ class SignalActions(Record, frozen=True):
 
 def ask_actions(tape: Tape) -> Answer[list[Action]]:
     """Ask for every action: the default one may have flags (SA_NOCLDWAIT), which /proc does not show."""
-    spaces = [(number, tape.space(_KERNEL_SIGACTION.size)) for number in _ASKED]
-    for number, space in spaces:
-        tape.rt_sigaction(number, 0, space, SIGSET_SIZE)
+    space = tape.space(_KERNEL_SIGACTION.size * len(_ASKED))
+    for place, number in enumerate(_ASKED):
+        tape.rt_sigaction(number, 0, space.at(place * _KERNEL_SIGACTION.size), SIGSET_SIZE)
+    return lambda played: [*_actions(played.data(space))]
 
-    def read(played: Played) -> list[Action]:
-        contents = [(number, played.data(space)) for number, space in spaces]
-        return [Action(number, *_KERNEL_SIGACTION.unpack(content)) for number, content in contents if any(content)]
 
-    return read
+@lru_cache(maxsize=64)  # processes that were forked have the same
+def _actions(contents: bytes) -> list[Action]:
+    found = zip(_ASKED, _KERNEL_SIGACTION.iter_unpack(contents), strict=True)
+    return [Action(number, *fields) for number, fields in found if any(fields)]
 
 
 def tell_actions(tape: Tape, actions: list[Action], before: list[Action]) -> None:
