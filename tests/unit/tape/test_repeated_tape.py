@@ -15,7 +15,7 @@ def written(*, repeated: bool) -> Tape:
     tape.is_repeated = repeated
     head = tape.space(16)
     tape.point(head, 8, tape.block(b"name"))
-    tape.getresuid(tape.space(8), head, tape.getpid())
+    tape.prctl(1, tape.space(8), head, tape.prctl(2))
     return tape
 
 
@@ -30,12 +30,17 @@ def test_each_task_gets_its_own(at: FarAddr) -> None:
 
 def test_what_is_changed_is_encoded_anew() -> None:
     tape, fresh = written(repeated=True), written(repeated=False)
-    tape.encode(AT, Pid(1), Tid(1))
-    for one in (tape, fresh):
-        block = one.block(b"12345678")
-        one.close(3)
-    assert tape.encode(AT, Pid(1), Tid(1)) == fresh.encode(AT, Pid(1), Tid(1))
-    for one in (tape, fresh):
+
+    def same() -> bool:
+        return tape.encode(AT, Pid(1), Tid(1)) == fresh.encode(AT, Pid(1), Tid(1))
+
+    assert same()
+    blocks = [one.block(b"12345678") for one in (tape, fresh)]
+    assert same()
+    tape.close(3)
+    fresh.close(3)
+    assert same()
+    for one, block in zip((tape, fresh), blocks, strict=True):
         one.store(block, 0, b"abc")
-    assert tape.encode(AT, Pid(1), Tid(1)) == fresh.encode(AT, Pid(1), Tid(1))
+    assert same()
     assert b"abc45678" in tape.encode(AT, Pid(1), Tid(1))
