@@ -7,7 +7,7 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.errors import CaptureFailed, FreezeTimeout, JobBusy, NoSuchProcess, NotPermitted
@@ -22,7 +22,7 @@ from orchestrator.linux.proc_stat import Stat, read_stat, standing
 from orchestrator.linux.proc_status import Status, read_status
 from orchestrator.tape import tracee
 from orchestrator.tape.memory import ProcMemory
-from orchestrator.tape.tracee import Tracee, Workspace
+from orchestrator.tape.tracee import Call, Tracee, Workspace
 
 _PROT_RWX, _PROT_RX, _PROT_RW = 7, 5, 3
 _MAP_PRIVATE_ANONYMOUS, _MAP_FIXED = 0x22, 0x10
@@ -84,9 +84,23 @@ class HeldProcess:
 
     def make_workspace(self, tape_bytes: int) -> Workspace:
         """Map memory for tapes in the process."""
-        numbers = syscalls.numbers(machine())
-        size = tracee.workspace_size(tape_bytes, self.leader.xstate)
-        base = self._map_workspace(numbers["mmap"], size)
+        make_workspaces([(self, tape_bytes)])
+        assert self.workspace is not None
+        return self.workspace
+
+    def _workspace_apart(self, size: int) -> int:
+        """Map pages to write and to run, where both at once are denied. We write to either by force."""
+        call, mmap = self.leader.call, _number("mmap")
+        base = call(mmap, 0, size, _PROT_RW, _MAP_PRIVATE_ANONYMOUS, -1, 0)
+        if base > 0:
+            code = call(mmap, base, _PAGE, _PROT_RX, _MAP_PRIVATE_ANONYMOUS | _MAP_FIXED, -1, 0)
+            if code < 0:
+                call(_number("munmap"), base, size)
+                return code
+        return base
+
+    def take_workspace(self, base: int, size: int) -> None:
+        """Use what was mapped, or raise CaptureFailed if ``base`` is -errno."""
         if -4095 <= base < 0:
             raise CaptureFailed(
                 f"task {self.name} has no room for {size // 1024} KiB of workspace: {os.strerror(-base)}",
@@ -96,28 +110,48 @@ class HeldProcess:
         self.workspace = Workspace(FarAddr(base), size)
         self.owns_workspace = True
         self.memory.write(self.workspace.base, arch.TAPE_LOOP)
-        return self.workspace
-
-    def _map_workspace(self, mmap: int, size: int) -> int:
-        """Map pages to write and to run; apart where both at once are denied. We write to either by force."""
-        call = self.leader.call
-        base = call(mmap, 0, size, _PROT_RWX, _MAP_PRIVATE_ANONYMOUS, -1, 0)
-        if base != -errno.EACCES:
-            return base
-        base = call(mmap, 0, size, _PROT_RW, _MAP_PRIVATE_ANONYMOUS, -1, 0)
-        if base > 0:
-            code = call(mmap, base, _PAGE, _PROT_RX, _MAP_PRIVATE_ANONYMOUS | _MAP_FIXED, -1, 0)
-            if code < 0:
-                call(syscalls.numbers(machine())["munmap"], base, size)
-                return code
-        return base
 
     def drop_workspace(self) -> None:
         """Unmap it."""
-        if self.workspace is not None and self.owns_workspace:
-            self.leader.call(syscalls.numbers(machine())["munmap"], self.workspace.base, self.workspace.size)
-        self.workspace = None
-        self.owns_workspace = False
+        drop_workspaces([self])
+
+
+def make_workspaces(wanted: Sequence[tuple[HeldProcess, int]]) -> None:
+    """Map memory for tapes, of so many bytes each, in processes; all at the same time."""
+    sizes = [tracee.workspace_size(tape_bytes, process.leader.xstate) for process, tape_bytes in wanted]
+    mapping = (_PROT_RWX, _MAP_PRIVATE_ANONYMOUS, -1, 0)
+    bases = tracee.call_together(
+        [
+            Call(process.leader, _number("mmap"), (0, size, *mapping))
+            for (process, _), size in zip(wanted, sizes, strict=True)
+        ]
+    )
+    failures: list[Exception] = []
+    for (process, _), size, base in zip(wanted, sizes, bases, strict=True):
+        try:
+            if isinstance(base, Exception):
+                raise base
+            process.take_workspace(process._workspace_apart(size) if base == -errno.EACCES else base, size)
+        except (CaptureFailed, tracee.TaskGone, OSError) as error:  # the others' are theirs to unmap
+            failures.append(error)
+    if failures:
+        raise failures[0]
+
+
+def drop_workspaces(processes: Iterable[HeldProcess]) -> None:
+    """Unmap them; of those that ended meanwhile there is nothing left."""
+    calls = []
+    for process in processes:
+        workspace = process.workspace
+        if workspace is not None and process.owns_workspace:
+            calls.append(Call(process.leader, _number("munmap"), (workspace.base, workspace.size)))
+        process.workspace = None
+        process.owns_workspace = False
+    tracee.call_together(calls)
+
+
+def _number(name: str) -> int:
+    return syscalls.numbers(machine())[name]
 
 
 class HeldJob:
@@ -266,9 +300,7 @@ class HeldJob:
         """
         leaders = {int(process.seen) for process in self.processes.values()}
         traps = {tid: traps for process in self.processes.values() for tid, traps in process.traps.items()}
-        for process in self.processes.values():
-            with contextlib.suppress(OSError, tracee.TaskGone):
-                process.drop_workspace()
+        drop_workspaces(self.processes.values())
         for tid in self._seized:
             with contextlib.suppress(OSError):
                 known = self._tracees.get(tid)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import msgspec
 
-from orchestrator.capture.hold import HeldJob, HeldProcess
+from orchestrator.capture.hold import HeldJob, HeldProcess, make_workspaces
 from orchestrator.capture.late import Foreseen, LateMemory, look_at, refuse_changed
 from orchestrator.capture.sharing import SharedStructures
 from orchestrator.capture.threads import ThreadView, leave_rseq_section, read_threads, settle_interrupted_call
@@ -62,8 +63,8 @@ from orchestrator.linux.proc_misc import (
 from orchestrator.linux.proc_stat import Stat, read_stat
 from orchestrator.linux.proc_status import Status
 from orchestrator.snapshot import Clocks
-from orchestrator.tape.build import Played, Tape
-from orchestrator.tape.tracee import Tracee
+from orchestrator.tape.build import Played, Tape, TapeError
+from orchestrator.tape.tracee import TaskGone, Tracee
 
 _TAPE_BYTES = 32 * 1024
 _WALKED_LONG_KIB = 16 * 1024
@@ -75,6 +76,7 @@ _OF_ONE_TASK: dict[str, Any] = {
 }  # fmt: skip
 """What of a status has no part in what its task is asked, and in what is made of the answers."""
 _MOST_ASKED = 64
+_NOBODYS = ObjectId(-1)
 _IO_FLUSHER = 0x0008_0000 | 0x0010_0000  # PF_MEMALLOC_NOIO, PF_LOCAL_THROTTLE
 
 
@@ -100,6 +102,25 @@ class MemoryToWrite(NamedTuple):
     def bytes(self) -> int:
         """How much it is."""
         return sum(run.length for run in self.runs) + sum(run.length for run in self.unreadable)
+
+
+@dataclass(slots=True)
+class _Turn:
+    """What is known of a process before it is its turn to be captured. A dead one has nothing but its number."""
+
+    process: HeldProcess
+    vm: ObjectId = _NOBODYS
+    new_memory: bool = False
+    views: Sequence[ThreadView] = ()
+    sequences: Sequence[ptrace.RseqConfiguration] = ()
+    asked: Asked | None = None
+    """What a thread is playing."""
+
+    def leave(self) -> None:
+        """Take the thread back that plays yet, as nobody wants its answers any more."""
+        if self.asked is not None:
+            with contextlib.suppress(OSError, TaskGone, TapeError):
+                self.process.leader.finish()
 
 
 class JobCapture:
@@ -135,6 +156,7 @@ class JobCapture:
         self._seccomp = seccomp.SeccompCollector(scope)
         self._asynchronous = any_contexts()
         self._workspaces: dict[ObjectId, HeldProcess] = {}
+        self._clocks_asked = False
         self._asked: dict[object, Asked] = {}
         """Processes that were forked are asked the same, and a job waits while some hundred calls are written down."""
         self._flags: dict[ObjectId, FlagsAhead] = {}
@@ -162,15 +184,38 @@ class JobCapture:
 
     def run(self) -> None:
         """Capture every process."""
-        for process in parents_first(self._job.processes):
-            self._capture(process)
+        turns = [turn for process in parents_first(self._job.processes) if (turn := self._turn(process)) is not None]
+        self._lend_workspaces([turn for turn in turns if turn.views])
+        try:
+            for turn in turns:
+                if turn.views and turn.vm not in self._flags and turn.process.owns_workspace:
+                    self._begin_asking(turn)
+            for turn in turns:
+                self._capture(turn)
+        finally:
+            for turn in turns:
+                turn.leave()
         if self._controlled:
             self._scope.finishers.append(self._find_terminals)
+
+    def _turn(self, process: HeldProcess) -> _Turn | None:
+        """Look at a process from outside; None if it cannot be asked anything."""
+        if process.is_zombie:
+            return _Turn(process)
+        before = len(self._scope.blockers.unsupported)
+        self._note_unaskable(process)
+        views = read_threads(process, self._seccomp)
+        if len(self._scope.blockers.unsupported) > before:
+            return None
+        assert process.memory is not None
+        sequences = [leave_rseq_section(process.memory, view.thread) for view in views]
+        return _Turn(process, *self._vm.identify(process.seen), views, sequences)
 
     def _parent(self, process: HeldProcess) -> HeldProcess | None:
         return self._job.processes.get(HostPid(process.stat.ppid))
 
-    def _capture(self, process: HeldProcess) -> None:
+    def _capture(self, turn: _Turn) -> None:
+        process, vm, new_memory, views = turn.process, turn.vm, turn.new_memory, turn.views
         parent = self._parent(process)
         status = process.status
         common = {
@@ -186,23 +231,14 @@ class JobCapture:
             return
         if process.stat.tty_nr:
             self._controlled[process.pid] = process.stat
-        before = len(self._scope.blockers.unsupported)
-        self._note_unaskable(process)
-        views = read_threads(process, self._seccomp)
-        if len(self._scope.blockers.unsupported) > before:
-            return
-        vm, new_memory = self._vm.identify(process.seen)
-        assert process.memory is not None
-        sequences = [leave_rseq_section(process.memory, view.thread) for view in views]
-        self._lend_workspace(process, vm)
         sig, new_actions = self._sig.identify(process.seen, vm)  # see CLONE_SIGHAND in clone(2)
         places = cgroup_of(process.seen) if self._own_cgroups.asks or self._elsewhere.watches else {}
         cgroup = self._own_cgroups.of_process(places)
         threads = []
         leader: tuple[Asked, Played] | None = None
-        for view, rseq in zip(views, sequences, strict=True):
+        for view, rseq in zip(views, turn.sequences, strict=True):
             strays = self._elsewhere.of(process.seen, view.thread.tid, places)
-            asked, played, record = self._capture_thread(process, vm, view, rseq, strays, cgroup)
+            asked, played, record = self._capture_thread(turn, view, rseq, strays, cgroup)
             threads.append(record)
             leader = leader or (asked, played)
         assert leader is not None
@@ -307,38 +343,57 @@ class JobCapture:
         groups = {p.status.ns_pgid[0]: Pid(p.status.ns_pgid[-1]) for p in self._job.processes.values()}
         resolve_terminals(self._scope, self._controlled, groups, self.processes)
 
-    def _lend_workspace(self, process: HeldProcess, vm: ObjectId) -> None:
-        owner = self._workspaces.get(vm)
-        if owner is None:
-            process.make_workspace(_TAPE_BYTES + (probe_bytes(process.seen) if self._asynchronous else 0))
-            self._workspaces[vm] = process
-            tracked = self._tracked[vm] = self._tracking.memory_of(process, vm) if self._tracking is not None else None
-            if self._foreseen is None and process.status.vm_rss_kib >= _WALKED_LONG_KIB:
-                self._flags[vm] = FlagsAhead(process.seen)
+    def _lend_workspaces(self, turns: Iterable[_Turn]) -> None:
+        """Give each address space memory for tapes."""
+        wanted = []
+        for turn in turns:
+            if turn.vm not in self._workspaces:
+                self._workspaces[turn.vm] = turn.process
+                probing = probe_bytes(turn.process.seen) if self._asynchronous else 0
+                wanted.append((turn.process, _TAPE_BYTES + probing))
+        make_workspaces(wanted)
+        for turn in turns:
+            owner = self._workspaces[turn.vm]
+            if owner is not turn.process:
+                turn.process.workspace = owner.workspace
+                continue
+            tracked = self._tracking.memory_of(owner, turn.vm) if self._tracking is not None else None
+            self._tracked[turn.vm] = tracked
+            if self._foreseen is None and owner.status.vm_rss_kib >= _WALKED_LONG_KIB:
+                self._flags[turn.vm] = FlagsAhead(owner.seen)
             if tracked is not None:  # now, as nobody overtakes who walks slowly through the same page tables
-                with Pages(process.seen) as pages:
-                    tracked.look(pages, read_maps(process.seen))
-        else:
-            process.workspace = owner.workspace
+                with Pages(owner.seen) as pages:
+                    tracked.look(pages, read_maps(owner.seen))
+
+    def _begin_asking(self, turn: _Turn) -> None:
+        """Let the leader of a process begin to play what it is asked."""
+        process, leader = turn.process, turn.views[0]
+        assert process.workspace is not None
+        settle_interrupted_call(leader.thread, leader.status)
+        turn.asked = self._questions(process, turn.vm, leader.thread, leader.status)
+        leader.thread.start(turn.asked.tape, process.workspace)
 
     def _capture_thread(
         self,
-        process: HeldProcess,
-        vm: ObjectId,
+        turn: _Turn,
         view: ThreadView,
         rseq: ptrace.RseqConfiguration,
         strays: tuple[Place, ...],
         cgroup: str,
     ) -> tuple[Asked, Played, Thread]:
-        thread, status = view.thread, view.status
+        process, thread, status = turn.process, view.thread, view.status
         assert process.workspace is not None
-        settle_interrupted_call(thread, status)
+        if turn.asked is None:
+            settle_interrupted_call(thread, status)
         assert process.memory is not None
         as_called = thread.registers.copy()
         sleeps.name_restarted_call(as_called, process.memory)
-        asked = self._questions(process, vm, thread, status)
+        if turn.asked is None:
+            turn.asked = self._questions(process, turn.vm, thread, status)
+            thread.start(turn.asked.tape, process.workspace)
+        asked, turn.asked = turn.asked, None
         answers = asked.answers
-        played = thread.play(asked.tape, process.workspace)
+        played = thread.finish()
         self._take_clocks(asked, played)
         keys, settings, addresses = (answers[what](played) for what in ("keyrings", "attributes", "addresses"))
         assert isinstance(settings, attributes.ThreadAttributes)
@@ -413,7 +468,8 @@ class JobCapture:
         else:
             brk = tape.brk(0)
             answers["brk"] = lambda played: played.result(brk)
-        if not self.clocks.monotonic:
+        if not self._clocks_asked:
+            self._clocks_asked = True
             spaces = [tape.space(16) for _ in range(2)]
             for clock, space in zip((time.CLOCK_MONOTONIC, time.CLOCK_BOOTTIME), spaces, strict=True):
                 tape.clock_gettime(clock, space)
@@ -515,7 +571,7 @@ class JobCapture:
         return self._mappers.file(process.seen, _as_private(line), False)
 
     def _take_clocks(self, asked: Asked, played: Played) -> None:
-        if "clocks" in asked.answers and not self.clocks.monotonic:
+        if "clocks" in asked.answers:
             self.clocks = Clocks(time.time_ns(), *asked.answers["clocks"](played))  # type: ignore[misc]
 
 

@@ -5,6 +5,7 @@ Both are consistent only while the process is held: the kernel prints them page 
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 import threading
@@ -174,7 +175,29 @@ def read_smaps_flags(pid: int) -> list[tuple[MapLine, VmFlags]]:
     return parse_smaps_flags(read_file(f"/proc/{pid}/smaps"))
 
 
-_SWITCH_SECONDS = 0.0001
+class _Switching:
+    """Has threads take turns in the interpreter often, while somebody reads: procfs gives a page at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._readers = 0
+        self._before = 0.0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._readers += 1
+            if self._readers == 1:
+                self._before = sys.getswitchinterval()
+                sys.setswitchinterval(0.0001)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._readers -= 1
+            if self._readers == 0:
+                sys.setswitchinterval(self._before)
+
+
+_switching = _Switching()
 
 
 class FlagsAhead:
@@ -187,15 +210,8 @@ class FlagsAhead:
         self._thread.start()
 
     def _read(self) -> None:
-        # It comes a page at a time, and after each somebody else is in the interpreter, for 5 ms by default.
-        before = sys.getswitchinterval()
-        sys.setswitchinterval(_SWITCH_SECONDS)
-        try:
+        with _switching, contextlib.suppress(OSError):
             self._raw = read_file(f"/proc/{self._pid}/smaps")
-        except OSError:
-            pass
-        finally:
-            sys.setswitchinterval(before)
 
     def result(self) -> list[tuple[MapLine, VmFlags]]:
         """Wait for it."""

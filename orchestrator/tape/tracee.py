@@ -13,6 +13,7 @@ import mmap
 import signal
 import struct
 import time
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from orchestrator.ids import FarAddr, HostTid, Pid, Tid
@@ -96,6 +97,11 @@ class Tracee:
 
         It heals itself where there is room for a stepping stone.
         """
+        self._begin_call(number, *arguments)
+        self._enter_call()
+        return self._end_call()
+
+    def _begin_call(self, number: int, *arguments: int) -> None:
         registers = self.registers.copy()
         at = self.syscall_at
         if self.stone_at:
@@ -105,9 +111,14 @@ class Tracee:
         # code first, mask second, and back the other way round: the code puts the mask right, nothing else would
         ptrace.set_regset(self.tid, ptrace.NT_PRSTATUS, arch.pack_registers(registers))
         ptrace.set_sigmask(self.tid, (1 << 64) - 1)
-        for _ in ("entry", "exit"):
-            ptrace.syscall_step(self.tid)
-            self._wait_syscall()
+        ptrace.syscall_step(self.tid)
+
+    def _enter_call(self) -> None:
+        self._wait_syscall()
+        ptrace.syscall_step(self.tid)
+
+    def _end_call(self) -> int:
+        self._wait_syscall()
         after = arch.unpack_registers(ptrace.get_regset(self.tid, ptrace.NT_PRSTATUS))
         self.put_back()
         return arch.call_result(after)
@@ -222,6 +233,33 @@ class Tracee:
             ptrace.set_siginfo(self.tid, self._extra_signals[-1])
             sig = TAPE_SIGNAL
         ptrace.detach(self.tid, sig)
+
+
+class Call(NamedTuple):
+    """A system call that a task is to make."""
+
+    task: Tracee
+    number: int
+    arguments: tuple[int, ...]
+
+
+def call_together(calls: Sequence[Call]) -> list[int | TaskGone | OSError]:
+    """Have each task make its call while we see to the others; return results or -errno, or why there is none."""
+    found: list[int | TaskGone | OSError] = [0] * len(calls)
+    left = list(range(len(calls)))
+    steps: tuple[Callable[[Call], int | None], ...] = (
+        lambda call: call.task._begin_call(call.number, *call.arguments),
+        lambda call: call.task._enter_call(),
+        lambda call: call.task._end_call(),
+    )
+    for step in steps:
+        for at in left.copy():
+            try:
+                found[at] = step(calls[at]) or 0
+            except (TaskGone, OSError) as error:
+                found[at] = error
+                left.remove(at)
+    return found
 
 
 _RESTARTED = (arch.ERESTARTSYS, arch.ERESTARTNOINTR, arch.ERESTARTNOHAND, arch.ERESTART_RESTARTBLOCK)
