@@ -9,6 +9,7 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
+_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _SPARE = 2000
 _SPARE_BYTES = 1 << 30
 _THREAD_BYTES = 64 << 10
@@ -16,16 +17,20 @@ _THREAD_BYTES = 64 << 10
 
 def describe(directory: Path) -> dict[str, str]:
     """Say what matters for the figures; ``directory`` is where the images go."""
-    pages = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     return {
         "processor": parse_cpu(Path("/proc/cpuinfo").read_text()) or platform.machine(),
         "cores": str(os.cpu_count()),
         "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / (1 << 30):.0f} GiB",
         "kernel": f"Linux {parse_release(platform.release())} {platform.machine()}",
-        "transparent huge pages": parse_choice(pages.read_text()) if pages.exists() else "none",
+        "transparent huge pages": huge_pages() or "none",
         "image file system": filesystem_of(directory, Path("/proc/self/mountinfo").read_text()),
         "Python": platform.python_version(),
     }
+
+
+def huge_pages() -> str:
+    """Say who has transparent huge pages: always, madvise or never; empty if the kernel knows none."""
+    return parse_choice(_HUGE_PAGES.read_text()) if _HUGE_PAGES.exists() else ""
 
 
 def most_threads(wanted: int) -> tuple[int, str]:

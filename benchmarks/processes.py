@@ -139,16 +139,24 @@ def name_of(pid: int) -> str:
     return "" if rest.split()[0] in "ZX" else name
 
 
-def proportional_memory(pids: Sequence[int]) -> int:
-    """Add up the proportional set sizes (Pss) of processes, in bytes: each shared page counts once in all."""
-    kib = 0
+def parse_rollup(text: str, field: str) -> int:
+    """Find a field of the text of /proc/PID/smaps_rollup, as Pss or AnonHugePages, in bytes; nought without it."""
+    found = re.search(rf"^{field}:\s*(\d+) kB$", text, re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
+
+
+def memory_of(pids: Sequence[int], field: str) -> int:
+    """Add up a field of smaps_rollup over processes, in bytes; those that are gone count nothing.
+
+    Of their proportional set sizes (Pss), each shared page counts once in all.
+    """
+    total = 0
     for pid in pids:
         try:
-            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            total += parse_rollup(Path(f"/proc/{pid}/smaps_rollup").read_text(), field)
         except (FileNotFoundError, ProcessLookupError):
             continue
-        kib += sum(map(int, re.findall(r"^Pss:\s*(\d+) kB$", text, re.MULTILINE)))
-    return kib * 1024
+    return total
 
 
 def children(pid: int) -> list[int]:

@@ -18,7 +18,7 @@ from benchmarks.processes import (
     BenchmarkError,
     descendants,
     end_everything_below,
-    proportional_memory,
+    memory_of,
     reap,
     run_command,
 )
@@ -96,7 +96,7 @@ class Trials:
         shared: Samples = {}
         with self._job(case) as (job, directory):
             if case.kind == "forked":
-                shared["pss_before_bytes"] = proportional_memory([job.pid, *descendants(job.pid)])
+                shared["pss_before_bytes"] = memory_of([job.pid, *descendants(job.pid)], "Pss")
             with phase("checkpoint, job goes on"):
                 samples = engine.checkpoint(job, directory, kill=False)
             with phase("the job after its checkpoint"):
@@ -106,7 +106,7 @@ class Trials:
             with phase("restore"):
                 root, restored = engine.restore(directory)
             if case.kind == "forked":
-                shared["pss_after_bytes"] = proportional_memory([root, *descendants(root)])
+                shared["pss_after_bytes"] = memory_of([root, *descendants(root)], "Pss")
             with phase("the job after its restore"):
                 prove(job, root)
                 reap()

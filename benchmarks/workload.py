@@ -6,13 +6,16 @@ import os
 import shutil
 import signal
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.cases import Case
-from benchmarks.processes import BenchmarkError, run_command, wait_gone, wait_readable
+from benchmarks.processes import TIMEOUT_S, BenchmarkError, name_of, run_command, wait_gone, wait_readable
 
 SOURCES = Path(__file__).parent / "workloads"
+WROTE = "wrote\n"
+LOOK_EVERY_S = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,19 @@ def start(command: list[str], case: Case, directory: Path, cgroup: Path) -> Job:
             if fd >= 0:
                 os.close(fd)
     return Job(case, pid, answer, cgroup)
+
+
+def write_again(job: Job) -> None:
+    """Have a job of the kind mem write its first 16 MiB again, and wait until it has."""
+    job.answer.unlink(missing_ok=True)
+    os.kill(job.pid, signal.SIGUSR2)
+    until = time.monotonic() + TIMEOUT_S
+    while not job.answer.exists() or job.answer.read_text() != WROTE:
+        if not name_of(job.pid):
+            raise BenchmarkError(f"process {job.pid} of {job.case.name} ended rather than write")
+        if time.monotonic() > until:
+            raise BenchmarkError(f"process {job.pid} of {job.case.name} did not write in time")
+        time.sleep(LOOK_EVERY_S)
 
 
 def prove(job: Job, pid: int) -> float:

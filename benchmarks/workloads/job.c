@@ -4,7 +4,9 @@
  *   job KIND SIZE READY_FD ANSWER [CGROUP_PROCS]
  *
  *   mem      SIZE MiB of private anonymous memory, filled with a pseudo-random sequence
+ *   huge     the same in huge pages, as far as the kernel has them
  *   tree     SIZE children that wait for a signal
+ *   filled   SIZE children as above; each of them, and the first process, fills 1 MiB of its own
  *   threads  SIZE threads that wait on one condition variable
  *   forked   SIZE MiB of private memory as above, and WORKERS children that share it by copy-on-write
  *   files    SIZE descriptors: pipes, pairs of sockets, files, event counters; in as few processes as may have them
@@ -12,7 +14,8 @@
  * One byte on READY_FD says that the shape is complete; the descriptor is closed after it. From then on the main
  * thread beats once a millisecond and keeps the longest gap between two beats: what a checkpoint costs the job, as
  * the job itself feels it. On SIGUSR1 it checks its memory, children or threads, writes "ok GAP_US" or "bad GAP_US"
- * to the file ANSWER, and ends.
+ * to the file ANSWER, and ends. On SIGUSR2 (kind mem only) it writes its first REWRITTEN_MIB again, the same words,
+ * then "wrote" to ANSWER, and goes on.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -35,7 +38,11 @@
 #define WORKERS 8
 #define MANY_THREADS 1000
 #define SMALL_STACK (64 << 10)
+#define HUGE_PAGE ((uintptr_t)2 << 20)
+#define REWRITTEN_MIB 16
+#define FILLED_MIB 1
 
+static uint64_t seed = 0x9e3779b97f4a7c15;
 static uint64_t *words;
 static size_t word_count;
 
@@ -63,21 +70,53 @@ static uint64_t next_word(uint64_t state)
 	return state;
 }
 
+static void *map_private(size_t size)
+{
+	void *mapped = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (mapped == MAP_FAILED)
+		die("mmap");
+	return mapped;
+}
+
+static void fill(size_t mib)
+{
+	size_t count = (mib << 20) / sizeof(*words);
+	uint64_t state = seed;
+
+	for (size_t i = 0; i < count && i < word_count; i++)
+		words[i] = state = next_word(state);
+}
+
 static void start_mem(size_t mib)
 {
-	uint64_t state = 0x9e3779b97f4a7c15;
+	word_count = (mib << 20) / sizeof(*words);
+	words = map_private(mib << 20);
+	fill(mib);
+}
+
+/* The advice parts what it is given from the rest of the mapping, which is never touched. */
+static void start_huge(size_t mib)
+{
+	uintptr_t mapped = (uintptr_t)map_private((mib << 20) + HUGE_PAGE);
 
 	word_count = (mib << 20) / sizeof(*words);
-	words = mmap(NULL, mib << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (words == MAP_FAILED)
-		die("mmap");
-	for (size_t i = 0; i < word_count; i++)
-		words[i] = state = next_word(state);
+	words = (uint64_t *)((mapped + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1));
+	if (madvise(words, mib << 20, MADV_HUGEPAGE))
+		die("madvise");
+	fill(mib);
+}
+
+/* What each process of a tree fills is another sequence; an odd seed stays odd, and so is never nought. */
+static void start_own(size_t number)
+{
+	seed *= 2 * number + 1;
+	start_mem(FILLED_MIB);
 }
 
 static int check_mem(void)
 {
-	uint64_t state = 0x9e3779b97f4a7c15;
+	uint64_t state = seed;
 
 	for (size_t i = 0; i < word_count; i++) {
 		state = next_word(state);
@@ -87,16 +126,25 @@ static int check_mem(void)
 	return 1;
 }
 
+static void take_no_shape(size_t number)
+{
+	(void)number;
+}
+
 static int say_fine(void)
 {
 	return 1;
 }
 
-static void start_tree(size_t count, int ready_fd, const sigset_t *asked, int (*check)(void))
+/* Children are numbered from 1 on; this returns once each has taken its shape. */
+static void start_tree(size_t count, int ready_fd, const sigset_t *asked, void (*shape)(size_t), int (*check)(void))
 {
+	int shaped[2];
+	char byte;
+
 	children = calloc(count, sizeof(*children));
-	if (!children)
-		die("calloc");
+	if (!children || pipe(shaped))
+		die("tree");
 	for (member_count = 0; member_count < count; member_count++) {
 		pid_t pid = fork();
 
@@ -104,12 +152,20 @@ static void start_tree(size_t count, int ready_fd, const sigset_t *asked, int (*
 			die("fork");
 		if (pid == 0) {
 			close(ready_fd);
+			shape(member_count + 1);
+			if (write(shaped[1], "r", 1) != 1 || close(shaped[0]) || close(shaped[1]))
+				die("shaped");
 			while (sigwaitinfo(asked, NULL) != SIGUSR1)
 				;
 			_exit(check() ? CHILD_SAYS_FINE : 1);
 		}
 		children[member_count] = pid;
 	}
+	close(shaped[1]);
+	for (size_t i = 0; i < member_count; i++)
+		if (read(shaped[0], &byte, 1) != 1)
+			die("a child");
+	close(shaped[0]);
 }
 
 static int check_tree(void)
@@ -131,14 +187,15 @@ static int check_tree(void)
 
 /* Descriptors of one process: the ends of a pipe, those of a pair of sockets, a file, an event counter, and again. */
 static int (*files)[6];
-static size_t files_count;
+static size_t files_count, files_each;
 
-static void open_files(size_t count)
+static void open_files(size_t number)
 {
-	files = calloc(count / 6 + 1, sizeof(*files));
+	(void)number;
+	files = calloc(files_each / 6 + 1, sizeof(*files));
 	if (!files)
 		die("calloc");
-	for (files_count = 0; files_count < count / 6; files_count++) {
+	for (files_count = 0; files_count < files_each / 6; files_count++) {
 		int *six = files[files_count], own = files_count;
 
 		six[4] = open("/dev/null", O_RDONLY);
@@ -174,40 +231,16 @@ static void start_files(size_t count, int ready_fd, const sigset_t *asked)
 {
 	const size_t spare = 60;
 	struct rlimit limit;
-	int opened[2];
-	char byte;
 
-	if (getrlimit(RLIMIT_NOFILE, &limit) || pipe(opened))
+	if (getrlimit(RLIMIT_NOFILE, &limit))
 		die("getrlimit");
 	limit.rlim_cur = limit.rlim_max;
 	if (setrlimit(RLIMIT_NOFILE, &limit))
 		die("setrlimit");
 	size_t most = limit.rlim_max - spare, processes = (count + most - 1) / most;
-	children = calloc(processes, sizeof(*children));
-	if (!children)
-		die("calloc");
-	for (member_count = 0; member_count < processes - 1; member_count++) {
-		pid_t pid = fork();
-
-		if (pid < 0)
-			die("fork");
-		if (pid == 0) {
-			close(ready_fd);
-			open_files(count / processes);
-			if (write(opened[1], "r", 1) != 1 || close(opened[0]) || close(opened[1]))
-				die("opened");
-			while (sigwaitinfo(asked, NULL) != SIGUSR1)
-				;
-			_exit(check_files() ? CHILD_SAYS_FINE : 1);
-		}
-		children[member_count] = pid;
-	}
-	for (size_t i = 0; i < member_count; i++)
-		if (read(opened[0], &byte, 1) != 1)
-			die("opened");
-	if (close(opened[0]) || close(opened[1]))
-		die("close");
-	open_files(count / processes);
+	files_each = count / processes;
+	start_tree(processes - 1, ready_fd, asked, open_files, check_files);
+	open_files(0);
 }
 
 static void *thread_main(void *unused)
@@ -261,7 +294,15 @@ static int64_t now_us(void)
 	return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
-static int64_t beat_until_asked(const sigset_t *asked)
+static void write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+	if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text) || close(fd))
+		die(path);
+}
+
+static int64_t beat_until_asked(const sigset_t *asked, const char *answer)
 {
 	const struct timespec beat = { .tv_nsec = 1000000 };
 	int64_t last = now_us(), longest = 0;
@@ -275,15 +316,11 @@ static int64_t beat_until_asked(const sigset_t *asked)
 		last = now;
 		if (got == SIGUSR1)
 			return longest;
+		if (got == SIGUSR2) {
+			fill(REWRITTEN_MIB);
+			write_file(answer, "wrote\n");
+		}
 	}
-}
-
-static void write_file(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-
-	if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text) || close(fd))
-		die(path);
 }
 
 int main(int argc, char **argv)
@@ -304,16 +341,23 @@ int main(int argc, char **argv)
 
 	sigemptyset(&asked);
 	sigaddset(&asked, SIGUSR1);
+	if (!strcmp(kind, "mem"))
+		sigaddset(&asked, SIGUSR2);
 	if (sigprocmask(SIG_BLOCK, &asked, NULL))
 		die("sigprocmask");
 
 	if (!strcmp(kind, "mem"))
 		start_mem(size);
+	else if (!strcmp(kind, "huge"))
+		start_huge(size);
 	else if (!strcmp(kind, "tree"))
-		start_tree(size, ready_fd, &asked, say_fine);
-	else if (!strcmp(kind, "forked")) {
+		start_tree(size, ready_fd, &asked, take_no_shape, say_fine);
+	else if (!strcmp(kind, "filled")) {
+		start_tree(size, ready_fd, &asked, start_own, check_mem);
+		start_own(0);
+	} else if (!strcmp(kind, "forked")) {
 		start_mem(size);
-		start_tree(WORKERS, ready_fd, &asked, check_mem);
+		start_tree(WORKERS, ready_fd, &asked, take_no_shape, check_mem);
 	} else if (!strcmp(kind, "threads"))
 		start_threads(size);
 	else if (!strcmp(kind, "files"))
@@ -323,13 +367,13 @@ int main(int argc, char **argv)
 
 	if (write(ready_fd, "r", 1) != 1 || close(ready_fd))
 		die("ready");
-	gap_us = beat_until_asked(&asked);
+	gap_us = beat_until_asked(&asked, argv[4]);
 
-	if (!strcmp(kind, "mem"))
+	if (!strcmp(kind, "mem") || !strcmp(kind, "huge"))
 		fine = check_mem();
 	else if (!strcmp(kind, "tree"))
 		fine = check_tree();
-	else if (!strcmp(kind, "forked"))
+	else if (!strcmp(kind, "forked") || !strcmp(kind, "filled"))
 		fine = check_mem() & check_tree();
 	else if (!strcmp(kind, "files"))
 		fine = check_files() & check_tree();

@@ -12,7 +12,7 @@ import pytest
 from benchmarks import cgroup, machine
 from benchmarks.bounds import TITLES, Bounds
 from benchmarks.engines import parse_criu_stats, parse_json_stats, read_pid
-from benchmarks.processes import BenchmarkError, children, last_message, peak_memory
+from benchmarks.processes import BenchmarkError, children, last_message, memory_of, parse_rollup, peak_memory
 from benchmarks.workload import parse_answer
 
 CRIU_DUMP = """\
@@ -29,6 +29,15 @@ MOUNTINFO = """\
 27 1 254:0 / / rw,relatime - ext4 /dev/vda rw
 36 31 0:34 / /sys/fs/cgroup/freezer rw,relatime - cgroup cgroup rw,freezer
 41 31 0:38 / /sys/fs/cgroup/unified rw,relatime shared:5 - cgroup2 cgroup2 rw
+"""
+
+
+ROLLUP = """\
+5581d9e0a000-7ffd3a9f2000 ---p 00000000 00:00 0                          [rollup]
+Rss:             1050176 kB
+Pss:             1048704 kB
+Pss_Dirty:       1048624 kB
+AnonHugePages:   1048576 kB
 """
 
 
@@ -106,8 +115,15 @@ def test_peak_memory_of_this_process_is_what_the_kernel_counts() -> None:
     assert peak_memory(os.getpid()) == pytest.approx(own, rel=0.1)
 
 
+def test_fields_of_a_rollup_are_found_by_their_whole_names() -> None:
+    assert parse_rollup(ROLLUP, "Pss") == 1_048_704 * 1024
+    assert parse_rollup(ROLLUP, "AnonHugePages") == 1 << 30
+    assert parse_rollup(ROLLUP, "Swap") == 0
+
+
 def test_a_process_that_is_gone_has_no_memory_and_no_children() -> None:
     pid = os.posix_spawn("/bin/true", ["true"], {})
     os.waitpid(pid, 0)
     assert peak_memory(pid) == 0
+    assert memory_of([pid], "Pss") == 0
     assert children(pid) == []
