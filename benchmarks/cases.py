@@ -15,20 +15,32 @@ class Case:
     name: str
     title: str
     kind: str
-    """What the workload program calls it: mem, forked, tree, threads or files."""
+    """What the workload program calls it: mem, huge, forked, tree, filled, threads or files."""
     size: int
     """MiB, children, threads or descriptors."""
     repetitions: int
     tasks: int
     """Processes and threads in all."""
 
+    @property
+    def mib(self) -> int:
+        """How much memory it fills, in MiB; nought if that is not what it is about."""
+        match self.kind:
+            case "mem" | "huge" | "forked":
+                return self.size
+            case "filled":
+                return self.tasks
+        return 0
+
 
 CASES = (
     Case("mem16", "one process, 16 MiB of touched private memory", "mem", 16, 9, 1),
     Case("mem1024", "one process, 1 GiB of touched private memory", "mem", 1024, 5, 1),
     Case("mem10240", "one process, 10 GiB of touched private memory", "mem", 10240, 2, 1),
+    Case("huge1024", "one process, 1 GiB of touched private memory in huge pages", "huge", 1024, 5, 1),
     Case("threads64", "one process, 64 waiting threads besides the first", "threads", 64, 9, 65),
     Case("tree100", "a tree of 100 processes", "tree", 99, 5, 100),
+    Case("tree100x1", "a tree of 100 processes with 1 MiB of touched private memory each", "filled", 99, 5, 100),
     Case("tree1000", "a tree of 1000 processes", "tree", 999, 3, 1000),
     Case(
         "files100000",
@@ -103,6 +115,8 @@ MEASURES = (
     Measure("show_wall_us", "show the image"),
     Measure("pss_before_bytes", "sum of Pss before the checkpoint", "bytes"),
     Measure("pss_after_bytes", "sum of Pss after the restore", "bytes"),
+    Measure("huge_before_bytes", "huge pages (AnonHugePages) before the checkpoint", "bytes"),
+    Measure("huge_after_bytes", "huge pages after the restore", "bytes"),
 )
 
 MEASURE_BY_KEY = {measure.key: measure for measure in MEASURES}

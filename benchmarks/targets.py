@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.figures import Figure, ratio, significant
@@ -11,8 +11,17 @@ from benchmarks.trial import Outcome
 START_UP_LIMIT_MS = {"orch --help": 60.0}
 SHOW_LIMIT_MS = 120.0
 RATIO_LIMIT = 1.1
+HUGE_RATIO_LIMIT = 0.4
+DIFFERENCE_LIMIT = 5.0
+FROZEN_LIMITS_MS = {"tree100x1": 60.0}
 LAZY_LIMIT_MS = 15.0
 LAZY_LIMIT_MIB = 150.0
+TIMES = {
+    "frozen_us": "frozen, job goes on",
+    "kill_frozen_us": "frozen, job ends",
+    "restore_us": "restored",
+}
+"""What is compared with CRIU, and how the promise calls it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +52,15 @@ def judge(outcomes: Sequence[Outcome], start_up: dict[str, Figure]) -> list[Verd
         if command in start_up
     ]
     for outcome in outcomes:
-        if outcome.case.kind == "mem":
-            verdicts += judge_against_criu(outcome)
+        if outcome.case.kind in ("mem", "filled"):
+            verdicts += judge_against_criu(outcome, TIMES)
+        if outcome.case.name in FROZEN_LIMITS_MS:
+            title = f"{outcome.case.name}: frozen, job goes on, absolute"
+            limit = FROZEN_LIMITS_MS[outcome.case.name]
+            verdicts += judge_median(outcome, "frozen_us", title, 1000, limit, "ms")
+        if outcome.case.kind == "huge":
+            verdicts += judge_against_criu(outcome, {"restore_us": "restored"}, HUGE_RATIO_LIMIT)
+            verdicts += judge_difference(outcome, "huge", "huge pages")
         if outcome.case.name in ("mem1024", "mem10240"):
             name = outcome.case.name
             verdicts += judge_median(outcome, "lazy_us", f"{name}: restored on demand", 1000, LAZY_LIMIT_MS, "ms")
@@ -61,34 +77,29 @@ def judge(outcomes: Sequence[Outcome], start_up: dict[str, Figure]) -> list[Verd
                 verdicts += judge_median(outcome, f"{verb}_rss_bytes", title, 1 << 20, 80.0, "MiB")
         if outcome.case.name == "tree8x256":
             verdicts += judge_median(outcome, "image_bytes", "tree8x256: image size", 1 << 20, 300.0, "MiB")
-            verdicts += judge_sharing(outcome)
+            verdicts += judge_difference(outcome, "pss", "sum of Pss")
         if outcome.case.name == "files100000":
             verdicts += judge_median(outcome, "kill_frozen_us", "files100000: frozen, job ends", 1e6, 5.0, "s")
             verdicts += judge_median(outcome, "restore_us", "files100000: restored", 1e6, 5.0, "s")
     return verdicts
 
 
-def judge_against_criu(outcome: Outcome) -> list[Verdict]:
-    """Compare the times that both systems report of themselves."""
-    titles = {
-        "frozen_us": "frozen, job goes on",
-        "kill_frozen_us": "frozen, job ends",
-        "restore_us": "restored",
-    }
+def judge_against_criu(outcome: Outcome, titles: Mapping[str, str], limit: float = RATIO_LIMIT) -> list[Verdict]:
+    """Compare the times that both systems report of themselves; ``titles`` says which, by their keys."""
     verdicts = []
     for key, title in titles.items():
         found = ratio(Figure.of_any(outcome.values("orch", key)), Figure.of_any(outcome.values("CRIU", key)))
         if found is not None:
-            verdicts.append(Verdict(f"{outcome.case.name}: {title}", found, RATIO_LIMIT, "x CRIU"))
+            verdicts.append(Verdict(f"{outcome.case.name}: {title}", found, limit, "x CRIU"))
     return verdicts
 
 
-def judge_sharing(outcome: Outcome) -> list[Verdict]:
-    """Judge whether what was shared by copy-on-write is shared again."""
-    before, after = (Figure.of_any(outcome.values("orch", f"pss_{when}_bytes")) for when in ("before", "after"))
+def judge_difference(outcome: Outcome, what: str, title: str) -> list[Verdict]:
+    """Judge whether memory is shared, or in huge pages, after the restore as it was before the checkpoint."""
+    before, after = (Figure.of_any(outcome.values("orch", f"{what}_{when}_bytes")) for when in ("before", "after"))
     found = ratio(after, before)
-    title = f"{outcome.case.name}: sum of Pss, difference after the restore"
-    return [] if found is None else [Verdict(title, 100 * abs(found - 1), 5.0, "%")]
+    title = f"{outcome.case.name}: {title}, difference after the restore"
+    return [] if found is None else [Verdict(title, 100 * abs(found - 1), DIFFERENCE_LIMIT, "%")]
 
 
 def judge_median(outcome: Outcome, key: str, title: str, scale: float, limit: float, unit: str) -> list[Verdict]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from benchmarks import cgroup, machine
 from benchmarks.cases import Case, Samples
@@ -32,6 +33,16 @@ def phase(name: str) -> Iterator[None]:
         yield
     except BenchmarkError as err:
         raise BenchmarkError(f"{name}: {err}") from err
+
+
+def look_at_memory(case: Case, root: int, when: Literal["before", "after"]) -> Samples:
+    """Look at what must be the same after a restore: how much is shared, or is in huge pages."""
+    match case.kind:
+        case "forked":
+            return {f"pss_{when}_bytes": memory_of([root, *descendants(root)], "Pss")}
+        case "huge":
+            return {f"huge_{when}_bytes": memory_of([root], "AnonHugePages")}
+    return {}
 
 
 @dataclass(slots=True)
@@ -93,10 +104,8 @@ class Trials:
 
     def _trial(self, case: Case, engine: Engine, *, brief: bool = False) -> Samples:
         """Checkpoint a job that goes on, bring it back from that image, and checkpoint another that ends."""
-        shared: Samples = {}
         with self._job(case) as (job, directory):
-            if case.kind == "forked":
-                shared["pss_before_bytes"] = memory_of([job.pid, *descendants(job.pid)], "Pss")
+            before = look_at_memory(case, job.pid, "before")
             with phase("checkpoint, job goes on"):
                 samples = engine.checkpoint(job, directory, kill=False)
             with phase("the job after its checkpoint"):
@@ -105,12 +114,11 @@ class Trials:
             self._settle(case)
             with phase("restore"):
                 root, restored = engine.restore(directory)
-            if case.kind == "forked":
-                shared["pss_after_bytes"] = memory_of([root, *descendants(root)], "Pss")
+            after = look_at_memory(case, root, "after")
             with phase("the job after its restore"):
                 prove(job, root)
                 reap()
-            samples |= restored | shared
+            samples |= restored | before | after
             if case.kind == "mem":
                 samples |= self._lazily(case, engine, job, directory)
             if brief:
@@ -144,14 +152,16 @@ class Trials:
             if limit:
                 note = f"{count:,} threads: {limit} of this machine allows no more."
                 return dataclasses.replace(case, size=count, tasks=count + 1), [note]
-        elif case.kind == "mem" and (missing := machine.room_for(case.size, self.directory)):
+        elif case.kind == "huge" and machine.huge_pages() in ("", "never"):
+            return None, ["Not measured: this machine has no transparent huge pages."]
+        elif case.mib and (missing := machine.room_for(case.mib, self.directory)):
             return None, [f"Not measured: this machine has too little {missing} left."]
         return case, []
 
     def _settle(self, case: Case) -> None:
         """Write back what earlier steps left dirty, and have memory at hand, so that no step pays for another."""
         os.sync()
-        mib = case.size * 5 // 4 if case.kind in ("mem", "forked") else 0
+        mib = case.mib * 5 // 4
         run_command([sys.executable, "-m", "benchmarks.warm", str(mib)], self.directory / "warm.log")
 
     @contextmanager

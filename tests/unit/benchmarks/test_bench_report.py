@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import machine
 from benchmarks.__main__ import PAGE, parse_arguments
 from benchmarks.cases import MEASURES, Case, Samples, case_named
 from benchmarks.engines import Engine
@@ -57,6 +58,24 @@ def test_promises_of_the_large_tree_are_judged_by_process() -> None:
         ("tree1000: peak memory of checkpoint", False),
     ]
     assert verdicts[1].text == "3.90 ms a process (limit 4.00)"
+
+
+def test_how_long_a_job_stands_still_is_judged_beside_criu_and_absolutely() -> None:
+    for name, frozen_us, kept in (("tree100x1", 59_000.0, True), ("tree100x1", 61_000.0, False)):
+        verdicts = judge([outcome(name, {"frozen_us": frozen_us}, {"frozen_us": 1e6})], {})
+        assert [(v.promise, v.kept) for v in verdicts] == [
+            (f"{name}: frozen, job goes on", True),
+            (f"{name}: frozen, job goes on, absolute", kept),
+        ]
+
+
+def test_huge_pages_must_be_restored_in_less_time_and_still_be_huge() -> None:
+    ours = {"restore_us": 45.0, "frozen_us": 9.0, "huge_before_bytes": 1000.0, "huge_after_bytes": 940.0}
+    verdicts = judge([outcome("huge1024", ours, {"restore_us": 100.0, "frozen_us": 9.0})], {})
+    assert [(v.promise, v.text, v.kept) for v in verdicts] == [
+        ("huge1024: restored", "0.45 x CRIU (limit 0.40)", False),
+        ("huge1024: huge pages, difference after the restore", "6.00 % (limit 5.00)", False),
+    ]
 
 
 def test_nothing_is_promised_of_what_was_not_measured() -> None:
@@ -135,6 +154,29 @@ class Named:
 
     def show(self, directory: Path) -> Samples:
         raise NotImplementedError
+
+
+@pytest.mark.parametrize("choice", [None, "always madvise [never]\n"])
+def test_huge_pages_are_not_measured_where_there_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: str | None
+) -> None:
+    monkeypatch.setattr(machine, "_HUGE_PAGES", tmp_path / "enabled")
+    if choice is not None:
+        (tmp_path / "enabled").write_text(choice)
+    trials = Scripted([], tmp_path, tmp_path)
+    found = trials.measure(case_named("huge1024"), [Named("orch")], 1, lambda _: None)
+    assert (trials.asked, judge([found], {})) == ([], [])
+    assert found.notes == ["Not measured: this machine has no transparent huge pages."]
+
+
+def test_the_memory_of_a_case_is_that_of_all_its_processes() -> None:
+    assert [case_named(name).mib for name in ("mem16", "huge1024", "tree8x256", "tree100x1", "threads64")] == [
+        16,
+        1024,
+        256,
+        100,
+        0,
+    ]
 
 
 def test_systems_take_turns_and_the_order_alternates() -> None:
