@@ -21,6 +21,8 @@ class Case:
     repetitions: int
     tasks: int
     """Processes and threads in all."""
+    delta: bool = False
+    """Whether a delta behind writes is taken too (kind mem)."""
 
     @property
     def mib(self) -> int:
@@ -35,7 +37,7 @@ class Case:
 
 CASES = (
     Case("mem16", "one process, 16 MiB of touched private memory", "mem", 16, 9, 1),
-    Case("mem1024", "one process, 1 GiB of touched private memory", "mem", 1024, 5, 1),
+    Case("mem1024", "one process, 1 GiB of touched private memory", "mem", 1024, 5, 1, delta=True),
     Case("mem10240", "one process, 10 GiB of touched private memory", "mem", 10240, 2, 1),
     Case("huge1024", "one process, 1 GiB of touched private memory in huge pages", "huge", 1024, 5, 1),
     Case("threads64", "one process, 64 waiting threads besides the first", "threads", 64, 9, 65),
@@ -117,6 +119,8 @@ MEASURES = (
     Measure("pss_after_bytes", "sum of Pss after the restore", "bytes"),
     Measure("huge_before_bytes", "huge pages (AnonHugePages) before the checkpoint", "bytes"),
     Measure("huge_after_bytes", "huge pages after the restore", "bytes"),
+    Measure("delta_frozen_us", "frozen, delta behind 16 MiB of writes"),
+    Measure("delta_image_bytes", "image size of that delta", "bytes"),
 )
 
 MEASURE_BY_KEY = {measure.key: measure for measure in MEASURES}

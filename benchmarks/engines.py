@@ -56,10 +56,22 @@ class Orch:
 
     def checkpoint(self, job: Job, directory: Path, *, kill: bool) -> Samples:
         """Checkpoint the job's cgroup."""
-        image, stats = directory / "job.ckpt", directory / "stats.json"
+        return self._checkpoint(job, directory / "job.ckpt", ["--kill"] if kill else [])
+
+    def track(self, job: Job, directory: Path) -> None:
+        """Checkpoint the job's cgroup, and have its writes noted from there on."""
+        self._checkpoint(job, directory / "parent.ckpt", ["--track"])
+
+    def checkpoint_delta(self, job: Job, directory: Path) -> Samples:
+        """Checkpoint what the job has written since; this is what a restore brings back then."""
+        took = self._checkpoint(job, directory / "job.ckpt", ["--parent", str(directory / "parent.ckpt")])
+        return {"delta_frozen_us": took["frozen_us"], "delta_image_bytes": took["image_bytes"]}
+
+    def _checkpoint(self, job: Job, image: Path, options: Sequence[str]) -> Samples:
+        stats = image.with_suffix(".json")
         argv = [*self.command, "checkpoint", "--cgroup", str(job.cgroup), "-o", str(image), "--stats", str(stats)]
         argv.append("--no-sync")  # as CRIU, which does not wait for the disk either
-        finished = run_command([*argv, "--kill"] if kill else argv, directory / "checkpoint.log")
+        finished = run_command([*argv, *options], image.with_suffix(".log"))
         told = parse_json_stats(stats.read_text())
         keys = ("freezing_us", "frozen_us", "memwrite_us", "pages_written")
         return {

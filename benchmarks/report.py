@@ -31,6 +31,8 @@ orch is faster or smaller.
 - Before each measured step what was dirty is written back, and as much memory as the job's is touched and freed again:
   a virtual machine meets memory that it had given to its host at many times the cost of a fault.
 - *Restore --lazy* lets the job run before its memory is there; the work is what it takes until it runs.
+- *Delta behind 16 MiB of writes*: the job was checkpointed with `--track`, wrote 16 MiB again and was checkpointed with
+  `--parent`. It checked its memory after that, and after a restore from the delta.
 - *Huge pages* are AnonHugePages of the first process, which asks for them by MADV_HUGEPAGE.
 - A peak of memory below the benchmark's own cannot be seen; it stands as the benchmark's own.
 - The scales of the pictures are logarithmic; a thin line is the spread, as the brackets are in the tables."""

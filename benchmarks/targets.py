@@ -13,7 +13,9 @@ SHOW_LIMIT_MS = 120.0
 RATIO_LIMIT = 1.1
 HUGE_RATIO_LIMIT = 0.4
 DIFFERENCE_LIMIT = 5.0
-FROZEN_LIMITS_MS = {"tree100x1": 60.0}
+FROZEN_LIMITS_MS = {"mem1024": 25.0, "tree100x1": 60.0}
+DELTA_LIMIT_MS = 30.0
+DELTA_LIMIT_MIB = 20.0
 LAZY_LIMIT_MS = 15.0
 LAZY_LIMIT_MIB = 150.0
 TIMES = {
@@ -58,6 +60,8 @@ def judge(outcomes: Sequence[Outcome], start_up: dict[str, Figure]) -> list[Verd
             title = f"{outcome.case.name}: frozen, job goes on, absolute"
             limit = FROZEN_LIMITS_MS[outcome.case.name]
             verdicts += judge_median(outcome, "frozen_us", title, 1000, limit, "ms")
+        if outcome.case.delta:
+            verdicts += judge_delta(outcome)
         if outcome.case.kind == "huge":
             verdicts += judge_against_criu(outcome, {"restore_us": "restored"}, HUGE_RATIO_LIMIT)
             verdicts += judge_difference(outcome, "huge", "huge pages")
@@ -100,6 +104,16 @@ def judge_difference(outcome: Outcome, what: str, title: str) -> list[Verdict]:
     found = ratio(after, before)
     title = f"{outcome.case.name}: {title}, difference after the restore"
     return [] if found is None else [Verdict(title, 100 * abs(found - 1), DIFFERENCE_LIMIT, "%")]
+
+
+def judge_delta(outcome: Outcome) -> list[Verdict]:
+    """Judge a delta behind writes: how long the job stands still, and the image."""
+    title = f"{outcome.case.name}: frozen, delta behind 16 MiB of writes"
+    image = f"{outcome.case.name}: image size of that delta"
+    return [
+        *judge_median(outcome, "delta_frozen_us", title, 1000, DELTA_LIMIT_MS, "ms"),
+        *judge_median(outcome, "delta_image_bytes", image, 1 << 20, DELTA_LIMIT_MIB, "MiB"),
+    ]
 
 
 def judge_median(outcome: Outcome, key: str, title: str, scale: float, limit: float, unit: str) -> list[Verdict]:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from benchmarks import cgroup, machine
 from benchmarks.cases import Case, Samples
-from benchmarks.engines import Engine
+from benchmarks.engines import Engine, Orch
 from benchmarks.processes import (
     BenchmarkError,
     descendants,
@@ -23,7 +23,7 @@ from benchmarks.processes import (
     reap,
     run_command,
 )
-from benchmarks.workload import Job, prove, start
+from benchmarks.workload import Job, prove, start, write_again
 
 
 @contextmanager
@@ -130,6 +130,28 @@ class Trials:
             reap()
             samples["kill_frozen_us"] = killed["frozen_us"]
             samples["kill_wall_us"] = killed["checkpoint_wall_us"]
+        if case.delta and isinstance(engine, Orch):
+            samples |= self._delta(case, engine)
+        return samples
+
+    def _delta(self, case: Case, orch: Orch) -> Samples:
+        """Take a delta of another job behind writes, and bring the job back from it."""
+        with self._job(case) as (job, directory):
+            with phase("checkpoint that tracks"):
+                orch.track(job, directory)
+            with phase("writes"):
+                write_again(job)
+            self._settle(case)
+            with phase("delta"):
+                samples = orch.checkpoint_delta(job, directory)
+            with phase("the job after its delta"):
+                prove(job, job.pid)
+                reap()
+            with phase("restore from a delta"):
+                root, _ = orch.restore(directory)
+            with phase("the job after its restore from a delta"):
+                prove(job, root)
+                reap()
         return samples
 
     def _lazily(self, case: Case, engine: Engine, job: Job, directory: Path) -> Samples:

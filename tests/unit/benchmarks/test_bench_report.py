@@ -61,12 +61,20 @@ def test_promises_of_the_large_tree_are_judged_by_process() -> None:
 
 
 def test_how_long_a_job_stands_still_is_judged_beside_criu_and_absolutely() -> None:
-    for name, frozen_us, kept in (("tree100x1", 59_000.0, True), ("tree100x1", 61_000.0, False)):
+    for name, frozen_us, kept in (("mem1024", 24_000.0, True), ("tree100x1", 61_000.0, False)):
         verdicts = judge([outcome(name, {"frozen_us": frozen_us}, {"frozen_us": 1e6})], {})
         assert [(v.promise, v.kept) for v in verdicts] == [
             (f"{name}: frozen, job goes on", True),
             (f"{name}: frozen, job goes on, absolute", kept),
         ]
+
+
+def test_a_delta_is_judged_by_how_long_the_job_stands_still_and_by_its_image() -> None:
+    found = outcome("mem1024", {"delta_frozen_us": 31_000.0, "delta_image_bytes": 16.5 * (1 << 20)}, {})
+    assert [(v.promise, v.text, v.kept) for v in judge([found], {})] == [
+        ("mem1024: frozen, delta behind 16 MiB of writes", "31.0 ms (limit 30.0)", False),
+        ("mem1024: image size of that delta", "16.5 MiB (limit 20.0)", True),
+    ]
 
 
 def test_huge_pages_must_be_restored_in_less_time_and_still_be_huge() -> None:
