@@ -23,7 +23,7 @@ from orchestrator.capture.replica import Replica
 from orchestrator.capture.stream import goes_out_at_once, held_sources, send_held, write_left
 from orchestrator.capture.tasks import JobCapture, MemoryToWrite, parents_first
 from orchestrator.capture.tracking import JobTracking
-from orchestrator.errors import CaptureFailed, EmptyJob, NoSuchProcess, UsageError
+from orchestrator.errors import CaptureFailed, EmptyJob, ImageWriteFailed, NoSuchProcess, UsageError
 from orchestrator.freezer import Freezer, V1Freezer
 from orchestrator.ids import HostPid, Pid
 from orchestrator.image.codec import encode_records
@@ -381,6 +381,11 @@ def _held(request: Request) -> Iterator[HeldJob]:
     except TimeoutError as error:
         hint = "a network filesystem that does not answer holds up whoever looks at it"
         raise CaptureFailed(str(error), hint=hint) from error
+    except (OSError, ImageWriteFailed) as error:
+        gone = job.gone(error)
+        if not gone:
+            raise
+        raise CaptureFailed(f"task {gone[0]} was killed while it was captured", hint="try again") from error
     finally:
         if request.freezer is not None:
             request.freezer.leave()

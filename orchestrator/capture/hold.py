@@ -27,6 +27,8 @@ from orchestrator.tape.tracee import Call, Tracee, Workspace
 _PROT_RWX, _PROT_RX, _PROT_RW = 7, 5, 3
 _MAP_PRIVATE_ANONYMOUS, _MAP_FIXED = 0x22, 0x10
 _PAGE = 4096
+_PF_EXITING = 0x4
+_DYING_WITHIN = 1.0
 _PF_USER_WORKER = 0x4000
 """Since Linux 5.12 of io_uring, since 6.4 of vhost."""
 _KILLED_WITHIN = 30.0
@@ -293,6 +295,13 @@ class HeldJob:
                     else:
                         self.children_outside.append((process, child))
 
+    def gone(self, error: Exception) -> list[HostTid]:
+        """List the held tasks that have been killed, which may be why something failed."""
+        deadline = time.monotonic() + (_DYING_WITHIN if isinstance(error, ProcessLookupError) else 0)
+        while not (found := [tid for tid in self._seized if _is_dying(tid)]) and time.monotonic() < deadline:
+            time.sleep(0.001)  # it does not stand still any more, and has not begun to end yet
+        return found
+
     def release(self, *, stop: bool = False) -> None:
         """Unmap all workspaces and let every task run on as it was; safe to call at any point.
 
@@ -362,6 +371,14 @@ class HeldJob:
                 time.sleep(pause)
                 pause = min(2 * pause, 0.005)
             left = waiting
+
+
+def _is_dying(tid: HostTid) -> bool:
+    """Whether a task has begun to end; then it soon has no memory and no files any more."""
+    try:
+        return bool(read_stat(tid).flags & _PF_EXITING)
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def _ended(tid: HostTid) -> bool:

@@ -370,8 +370,9 @@ class JobCapture:
         process, leader = turn.process, turn.views[0]
         assert process.workspace is not None
         settle_interrupted_call(leader.thread, leader.status)
-        turn.asked = self._questions(process, turn.vm, leader.thread, leader.status)
-        leader.thread.start(turn.asked.tape, process.workspace)
+        asked = self._questions(process, turn.vm, leader.thread, leader.status)
+        leader.thread.start(asked.tape, process.workspace)
+        turn.asked = asked  # only now: whoever waits for its end must not wait for one that did not begin
 
     def _capture_thread(
         self,
@@ -388,10 +389,10 @@ class JobCapture:
         assert process.memory is not None
         as_called = thread.registers.copy()
         sleeps.name_restarted_call(as_called, process.memory)
-        if turn.asked is None:
-            turn.asked = self._questions(process, turn.vm, thread, status)
-            thread.start(turn.asked.tape, process.workspace)
         asked, turn.asked = turn.asked, None
+        if asked is None:
+            asked = self._questions(process, turn.vm, thread, status)
+            thread.start(asked.tape, process.workspace)
         answers = asked.answers
         played = thread.finish()
         self._take_clocks(asked, played)

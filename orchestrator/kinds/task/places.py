@@ -93,7 +93,8 @@ class Elsewhere:
         return tuple((name, path) for name, path in places.items() if name and self._is_stray(name, path))
 
     def _is_stray(self, hierarchy: str, path: str) -> bool:
-        return hierarchy not in self._ignore and self._own.get(hierarchy) != path
+        # In one that was made since, by whoever, all are at its top.
+        return hierarchy not in self._ignore and self._own.get(hierarchy, "/") != path
 
     def directories(self, tids: Collection[int]) -> list[CgroupDirectory]:
         """Describe the cgroups that were found, with those above and below them; ``tids``: who belongs to the job."""
