@@ -18,7 +18,7 @@
     │   ├── Unsupported             20   the job holds state that orch cannot rebuild (all of it is listed)
     │   ├── NotSelfContained        21   the job shares state with processes outside (all of it is listed)
     │   ├── FreezeTimeout           22   a task did not stop in time
-    │   └── CaptureFailed           23   a task could not be asked about itself
+    │   └── CaptureFailed           23   a task could not be asked about itself, or was killed
     ├── ImageError
     │   ├── ImageMissing            30   there is no such image file
     │   ├── ImageTruncated          31   the image ends before its trailer
@@ -186,7 +186,7 @@ class FreezeTimeout(CheckpointError):
 
 
 class CaptureFailed(CheckpointError):
-    """A task could not be asked about itself."""
+    """A task could not be asked about itself, or was killed meanwhile."""
 
     exit_code = 23
 

@@ -57,6 +57,8 @@ def checkpoint_in_rounds(
     On failure there is no image, and the job goes on as before; but if it is only that it could not be made whole
     (ImageWriteFailed), it is there as a delta, beside those that it refers to.
     """
+    if most < 1:
+        raise UsageError("checkpoint: --precopy needs at least one round")
     if options.parent is not None or output == STANDARD or options.packing is not None or options.encrypt:
         raise UsageError(
             "checkpoint: --precopy goes together with neither --parent, --compress, --encrypt nor '-o -'",

@@ -99,8 +99,6 @@ def _parser() -> Parser:
 def main(arguments: list[str]) -> int:
     """Run the verb."""
     options = _parser().parse_args(arguments)
-    if options.precopy < 0:
-        raise UsageError("checkpoint: --precopy must be at least 0")
     packing = None
     if options.compress is not None:
         from orchestrator.image.packing import parse_packing

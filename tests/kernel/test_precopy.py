@@ -72,7 +72,9 @@ def test_a_job_that_goes_on_is_none_the_worse(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [["--parent", "last"], ["--compress"], ["-o", "-"]], ids=["parent", "compressed", "stream"]
+    "options",
+    [["--parent", "last"], ["--compress"], ["-o", "-"], ["--precopy", "-1"]],
+    ids=["parent", "compressed", "stream", "no_round"],
 )
 def test_what_does_not_go_together_is_refused(job: Job, options: list[str]) -> None:
     job.run(["sleep", "1000"])
