@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import pickle
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -95,6 +94,8 @@ def reading_ahead(inside: Sequence[HostPid], *, memory: bool) -> Iterator[Ahead]
     if len(os.sched_getaffinity(0)) < 2 or max(map(count_fds, inside), default=0) < _WORTHWHILE:
         yield Ahead(foreseen=foreseen)
         return
+    import pickle  # noqa: F401  for both of us, while nobody waits
+
     pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(2)]
     (requests, ask), (answers, answer) = pipes
     fcntl.fcntl(answer, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
@@ -168,6 +169,8 @@ class _Reader:
 
 
 def _send(pipe: int, what: list[Any]) -> None:
+    import pickle
+
     data = pickle.dumps(what, pickle.HIGHEST_PROTOCOL)
     data = len(data).to_bytes(_LENGTH_BYTES, "little") + data
     with contextlib.suppress(BrokenPipeError):
@@ -177,6 +180,8 @@ def _send(pipe: int, what: list[Any]) -> None:
 
 def _receive(pipe: int) -> list[Any] | None:
     """Return what was sent, None when there is nobody any more."""
+    import pickle
+
     head = _read(pipe, _LENGTH_BYTES)
     data = _read(pipe, int.from_bytes(head, "little"))
     return pickle.loads(data) if data else None
