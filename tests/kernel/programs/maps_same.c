@@ -1,7 +1,19 @@
 /* Every mapping where it was, with the same protection, offset, file and flags. */
 #include "selfcheck.h"
 
-/* smaps without what the kernel counts: the mapping lines and the VmFlags. */
+struct mapping {
+	unsigned long start, end;
+	char rest[1024], flags[1024];
+};
+
+static void print(FILE *out, const struct mapping *one)
+{
+	if (one->end)
+		fprintf(out, "%lx-%lx %s%s", one->start, one->end, one->rest, one->flags);
+}
+
+/* smaps without what the kernel counts: the mapping lines and the VmFlags. Neighbours that are alike count as one:
+ * whether the kernel has joined them depends on what was written to them when. */
 static char *layout(void)
 {
 	size_t size = 0;
@@ -9,12 +21,24 @@ static char *layout(void)
 	FILE *out = open_memstream(&text, &size), *in = fopen("/proc/self/smaps", "re");
 	if (!out || !in)
 		FAIL("smaps: %s", strerror(errno));
+	struct mapping last = {0}, now = {0};
 	while (fgets(line, sizeof line, in)) {
-		bool mapping = strchr("0123456789abcdef", line[0]) && strchr(line, '-');
+		int at = 0;
 		/* only this program's own mappings: stdio's buffers come and go in the heap */
-		if (mapping || strncmp(line, "VmFlags:", 8) == 0)
-			fputs(line, out);
+		if (sscanf(line, "%lx-%lx %n", &now.start, &now.end, &at) == 2 && at) {
+			snprintf(now.rest, sizeof now.rest, "%s", line + at);
+		} else if (strncmp(line, "VmFlags:", 8) == 0) {
+			snprintf(now.flags, sizeof now.flags, "%s", line);
+			bool alike = strcmp(last.rest, now.rest) == 0 && strcmp(last.flags, now.flags) == 0;
+			if (alike && last.end == now.start && strstr(now.rest, " 00000000 00:00 0 ")) {
+				last.end = now.end;
+				continue;
+			}
+			print(out, &last);
+			last = now;
+		}
 	}
+	print(out, &last);
 	fclose(in);
 	fclose(out);
 	return text;
