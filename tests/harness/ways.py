@@ -102,9 +102,15 @@ def live_twice(run: Run) -> None:
     run.must_pass()
 
 
+LOOKED_AT_ONCE = {"unix_pairs-dgram", "unix_pairs-seqpacket"}
+"""Programs with an empty message in a queue, which the kernel shows once: a second checkpoint is refused."""
+
+
 @rarer_way
 def delta(run: Run) -> None:
     """Checkpoint a job that goes on, have its writes noted, end it with a delta, and bring it back from that."""
+    if run.program.id in LOOKED_AT_ONCE:
+        pytest.skip("an empty message is shown once")
     run.start()
     run.job.checkpoint("--track")
     run.job.restore(_end_with_delta(run))

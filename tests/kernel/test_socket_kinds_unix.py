@@ -558,6 +558,35 @@ def test_out_of_band_data_among_descriptors_is_refused(holders: Holders) -> None
     assert "out-of-band" in reason
 
 
+@pytest.mark.parametrize("style", [SEQPACKET, DGRAM])
+def test_an_empty_message_that_was_looked_at_before(holders: Holders, style: socket.SocketKind) -> None:
+    """The kernel shows it once only, so another checkpoint of a job that went on must not lose it."""
+    a, b = socket.socketpair(UNIX, style)
+    for message in (b"one", b"", b"x" * 70000, b""):
+        a.send(message)
+    pid = holders.start({100: a, 101: b})
+    capture([pid])
+    (reason,) = blockers([pid])
+    close(a, b)
+    assert "2 empty messages" in reason
+
+
+@pytest.mark.parametrize("style", [SEQPACKET, DGRAM])
+def test_what_is_not_empty_is_shown_as_often_as_it_is_asked_for(holders: Holders, style: socket.SocketKind) -> None:
+    for sizes in ((1,), (3, 200, 576), (577, 4096, 30000), (65536, 100000), (150000,)):
+        a, b = socket.socketpair(UNIX, style)
+        a.setsockopt(socket.SOL_SOCKET, 32, 1 << 20)  # SO_SNDBUFFORCE
+        for size in sizes:
+            a.send(bytes(size))
+        pid = holders.start({100: a, 101: b})
+        capture([pid])
+        image, _ = capture([pid])
+        close(a, b)
+        holders.end()
+        with rebuilt(image) as (table,):
+            assert [len(message) for message in everything(table[101])] == [*sizes]
+
+
 def test_a_datagram_socket_with_several_that_are_connected_to_it(holders: Holders, tmp_path: Path) -> None:
     """One has called before the two others were connected to each other; nobody could afterwards."""
     early, one, two, chained = (socket.socket(UNIX, DGRAM) for _ in range(4))

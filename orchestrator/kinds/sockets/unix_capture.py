@@ -17,7 +17,7 @@ from orchestrator.kinds.sockets.census import CUT_UNIX, Captured, Census, Leak
 from orchestrator.kinds.sockets.options import capture_options
 from orchestrator.kinds.sockets.refused import Refused
 from orchestrator.kinds.sockets.unix_name import capture_name, own_address, peer_address, shown_address
-from orchestrator.kinds.sockets.unix_queue import Credentials, Message, job_credentials, peek_queue
+from orchestrator.kinds.sockets.unix_queue import Credentials, Message, job_credentials, peek_queue, refuse_hidden
 from orchestrator.kinds.sockets.unix_records import UnixAlone, UnixEnd, UnixPair, UnixPairEnd, UnixSocket, UnixWaiting
 from orchestrator.kinds.sockets.unix_waiting import Acceptor, most_sent
 from orchestrator.linux.sockdiag import TCP_ESTABLISHED, TCP_LISTEN, UnixDiag
@@ -105,7 +105,9 @@ class _Capture:
         assert isinstance(pair, UnixPair)
         ends = (pair.ends[0], end) if number else (end, pair.ends[1])
         self.scope.objects[pair_id] = msgspec.structs.replace(pair, ends=ends)
-        self._look_later(lambda queue: _change_end(self.scope, pair_id, number, queue=queue))
+        sender = self.census.unix.get(other)
+        sent = sender.wqueue if sender is not None and not (sender.name or diag.name) else 0
+        self._look_later(lambda queue: _change_end(self.scope, pair_id, number, queue=queue), sent)
         return UnixPairEnd(pair_id, number)
 
     def _tie(self, pair_id: ObjectId, other: ObjectId | None) -> bool:
@@ -256,8 +258,9 @@ class _Capture:
 
         self.census.leaks.append(Leak(self.census.sockets[self.diag.ino], self.diag.ino, target, resolve))
 
-    def _look_later(self, store: Callable[[list[Message]], None]) -> None:
-        look = partial(_look, self.view, self.diag, self.scope, store)
+    def _look_later(self, store: Callable[[list[Message]], None], sent: int = 0) -> None:
+        """``sent``: the memory that what waits in it takes, if only the other end sends to it."""
+        look = partial(_look, self.view, self.diag, self.scope, store, sent)
         if self.view.info.get("scm_fds") == "0":
             look()
         else:  # descriptors wait in it, or the kernel does not tell (before 5.13)
@@ -269,7 +272,7 @@ def _look_anew(view: FdView, look: Callable[[], None]) -> None:
         look()
 
 
-def _look(view: FdView, diag: UnixDiag, scope: Scope, store: Callable[[list[Message]], None]) -> None:
+def _look(view: FdView, diag: UnixDiag, scope: Scope, store: Callable[[list[Message]], None], sent: int) -> None:
     """Look into a socket's queue; if descriptors wait there, when all tables of the job are known."""
 
     def adopt(fd: int) -> ObjectId:
@@ -282,6 +285,8 @@ def _look(view: FdView, diag: UnixDiag, scope: Scope, store: Callable[[list[Mess
 
     try:
         queue = peek_queue(view.sock, diag.type, scope, adopt)
+        if sent and diag.type != socket.SOCK_STREAM:
+            refuse_hidden(diag.type, queue, sent)
         if queue:
             store(queue)
     except Refused as refusal:

@@ -10,16 +10,18 @@ import select
 import socket
 import struct
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from orchestrator.ids import HostPid, ObjectId
 from orchestrator.kinds.record import Record
 from orchestrator.kinds.scope import Scope
-from orchestrator.kinds.sockets.borrow import poll_now, waiting_bytes
+from orchestrator.kinds.sockets.borrow import poll_now, unsent_bytes, waiting_bytes
 from orchestrator.kinds.sockets.option_table import SOL_SOCKET
 from orchestrator.kinds.sockets.refused import Refused
 
 _PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT | socket.MSG_TRUNC | socket.MSG_CMSG_CLOEXEC
 _SO_PEEK_OFF = 42
+_SO_SNDBUFFORCE = 32
 _SCM_PIDFD = 4
 _SIOCATMARK = 0x8905
 _ucred = struct.Struct("=iII")
@@ -79,6 +81,32 @@ def peek_queue(sock: socket.socket, style: int, scope: Scope, adopt: Adopt) -> l
         return look.all_with_urgent(waiting) if events & select.POLLPRI else look.all(waiting)
     finally:
         sock.setsockopt(SOL_SOCKET, _SO_PEEK_OFF, before)
+
+
+def refuse_hidden(style: int, shown: Sequence[Message], sent: int) -> None:
+    """Raise Refused if empty messages wait between those that a look shows.
+
+    The kernel passes over an empty one that was looked at before (MSG_PEEK, or an earlier checkpoint). But it takes
+    memory: ``sent`` is what all that wait take (SIOCOUTQ of the sender).
+    """
+    empty = _memory_of(style, 0)
+    more = sent - sum(_memory_of(style, len(message.data)) for message in shown)
+    if more > 0 and more % empty == 0:
+        count = more // empty
+        raise Refused(
+            f"{count} empty messages wait in it that were looked at before, and the kernel does not show where",
+            "try again when the job has read them; a checkpoint of a job that goes on looks at them, too",
+        )
+
+
+@lru_cache(maxsize=256)
+def _memory_of(style: int, length: int) -> int:
+    """Return the bytes of kernel memory that a message takes."""
+    sender, receiver = socket.socketpair(socket.AF_UNIX, style)
+    with sender, receiver:
+        sender.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 2 * length + _CONTROL)
+        sender.send(bytes(length), socket.MSG_DONTWAIT)
+        return unsent_bytes(sender.fileno())
 
 
 class _Look:
