@@ -22,6 +22,7 @@ PROGRAMS = [
     Program("file_sharing"),
     Program("pipes_across_fork"),
     Program("blocked_futex", ("woken",)),
+    Program("blocked_futex", ("absolute",)),
     Program("unix_pairs", ("stream",)),
     Program("credentials", ("user",)),
     Program("seccomp_filters", ("harmless",)),

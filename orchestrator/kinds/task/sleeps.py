@@ -22,7 +22,10 @@ _MOVE_TO_EAX = 0xB8
 _TIMESPEC = struct.Struct("<qq")
 _SECOND = 1_000_000_000
 _LOWEST_ADDRESS = 4096
-_FUTEX_PRIVATE = 128
+_FUTEX_WAITS = frozenset((0, 9))
+"""FUTEX_WAIT, FUTEX_WAIT_BITSET."""
+_FUTEX_OPTIONS = 128 | 256
+"""FUTEX_PRIVATE_FLAG, FUTEX_CLOCK_REALTIME."""
 _MONOTONIC, _CLOCKS = 1, (0, 1, 7, 11)
 """REALTIME, MONOTONIC, BOOTTIME, TAI."""
 
@@ -67,7 +70,7 @@ def _by_arguments(registers: list[int], memory: Memory) -> int | None:
         return _CLOCK_NANOSLEEP if second == 0 and _timespec(memory, third) else _POLL
     if second >= _LOWEST_ADDRESS or (second == 0 and _timespec(memory, first)):
         return _NANOSLEEP
-    if second in (0, _FUTEX_PRIVATE) and first % 4 == 0 and _timespec(memory, fourth):
+    if second & ~_FUTEX_OPTIONS in _FUTEX_WAITS and first % 4 == 0 and _timespec(memory, fourth):
         return _FUTEX
     return _POLL
 
