@@ -46,6 +46,8 @@ def arm(job: HeldJob, watches: Iterable[Watch]) -> tuple[list[Watch], dict[Objec
         for process in living:
             if not arch.is_64_bit(process.leader.registers) or not process.leader.syscall_at:
                 continue
+            for thread in process.threads:  # also where nothing is armed: to be held interrupts calls
+                settle_interrupted_call(thread, process.statuses[thread.tid])
             number, is_new = spaces.identify(process.seen)
             # What is on its way into memory when that is armed would not be noted.
             asynchronous = any(is_ring(line) for line in read_maps(process.seen))
@@ -61,8 +63,6 @@ def arm(job: HeldJob, watches: Iterable[Watch]) -> tuple[list[Watch], dict[Objec
 def _arm(process: HeldProcess, number: ObjectId, tracking: JobTracking) -> None:
     assert process.memory is not None
     leave_rseq_section(process.memory, process.leader)
-    for thread in process.threads:
-        settle_interrupted_call(thread, process.statuses[thread.tid])
     workspace = process.make_workspace(_TAPE_BYTES)
     tracked = tracking.memory_of(process, number)
     if tracked is None:
