@@ -67,7 +67,7 @@ from orchestrator.tape.build import Played, Tape, TapeError
 from orchestrator.tape.tracee import TaskGone, Tracee
 
 _TAPE_BYTES = 32 * 1024
-_WALKED_LONG_KIB = 16 * 1024
+_WALKED_LONG_KIB = 64 * 1024
 """From so much memory on, a thread that waits for what the kernel tells of it is worth its while."""
 _OF_ONE_TASK: dict[str, Any] = {
     "umask": 0, "state": "", "tgid": 0, "pid": 0, "ppid": 0, "tracer_pid": 0, "ns_tgid": (), "ns_pid": (),
