@@ -24,8 +24,10 @@ static char *layout(void)
 	struct mapping last = {0}, now = {0};
 	while (fgets(line, sizeof line, in)) {
 		int at = 0;
-		/* only this program's own mappings: stdio's buffers come and go in the heap */
-		if (sscanf(line, "%lx-%lx %n", &now.start, &now.end, &at) == 2 && at) {
+		unsigned long start, end; /* not now's: "FilePmdMapped" begins with a hexadecimal figure too */
+		if (sscanf(line, "%lx-%lx %n", &start, &end, &at) == 2 && at) {
+			now.start = start;
+			now.end = end;
 			snprintf(now.rest, sizeof now.rest, "%s", line + at);
 		} else if (strncmp(line, "VmFlags:", 8) == 0) {
 			snprintf(now.flags, sizeof now.flags, "%s", line);
