@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -70,10 +69,13 @@ def checkpoint_in_rounds(
     for path in paths:
         if os.path.lexists(path):
             raise UsageError(f"{path} is in the way", hint="it is left from another checkpoint: remove it")
-    remove = partial(_remove, paths)
-    with guarded(remove), _undone_by(remove):
-        *_, last = rounds(target, options, paths)
-        took = checkpoint(target, output, replace(options, parent=last.path), progress)
+    with guarded(partial(_remove, paths)):
+        try:
+            *_, last = rounds(target, options, paths)
+            took = checkpoint(target, output, replace(options, parent=last.path), progress)
+        except BaseException:
+            _remove(paths)
+            raise
     try:
         took.image_bytes = prune(output, remove_parents=True, durable=options.durable).image_bytes
     except OrchError as error:
@@ -81,15 +83,6 @@ def checkpoint_in_rounds(
         raise
     took.rounds, took.delta_to, took.referred_bytes = last.number, "", 0
     return took
-
-
-@contextlib.contextmanager
-def _undone_by(undo: Callable[[], None]) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        undo()
-        raise
 
 
 def _remove(paths: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.capture.late import Foreseen
 from orchestrator.ids import HostPid
@@ -22,53 +22,55 @@ from orchestrator.kinds.files.owner import ask_signals, has_owner
 from orchestrator.linux.pidfd import open_task, pidfd_getfd
 from orchestrator.linux.proc_fd import Descriptors, FdInfo, Foretold, ProcFds, count_fds
 
+if TYPE_CHECKING:
+    from orchestrator.capture.channel import Channel
+
 _WORTHWHILE = 256
 """Descriptors in one table from which on it pays."""
 _AT_ONCE = 128
 _PIPE_BYTES = 1 << 20
-_LENGTH_BYTES = 8
 
 
 class Ahead:
     """Our end of a reader. Without one, everything is read when it is asked for."""
 
-    def __init__(self, requests: int = -1, answers: int = -1, foreseen: Foreseen | None = None) -> None:
+    def __init__(self, foreseen: Foreseen | None = None, channel: Channel | None = None) -> None:
         self.foreseen = foreseen
         """What the one process of the job had mapped before it was frozen."""
-        self._requests = requests
-        self._answers = answers
+        self._channel = channel
         self._expected: list[HostPid] = []
 
     @property
     def has_reader(self) -> bool:
         """Whether there is anybody to be told."""
-        return self._requests >= 0
+        return self._channel is not None
 
     def tell(self, pids: Sequence[HostPid]) -> None:
         """Name the held processes in the order in which their descriptors will be asked for."""
+        assert self._channel is not None
         self._expected = [pid for pid in pids if count_fds(pid) >= _WORTHWHILE]
-        _send(self._requests, [int(pid) for pid in self._expected])
+        self._channel.send([int(pid) for pid in self._expected])
 
     def descriptors(self, pid: HostPid) -> AbstractContextManager[Descriptors]:
         """Return what a process has open."""
-        if self._expected[:1] != [pid]:
+        if self._channel is None or self._expected[:1] != [pid]:
             return ProcFds(pid)
         self._expected.pop(0)
-        return contextlib.nullcontext(_Announced(pid, self._answers))
+        return contextlib.nullcontext(_Announced(pid, self._channel))
 
 
 class _Announced:
     """The descriptors of a process as the reader sends them."""
 
-    def __init__(self, pid: HostPid, answers: int) -> None:
+    def __init__(self, pid: HostPid, channel: Channel) -> None:
         self._pid = pid
-        self._answers = answers
+        self._channel = channel
         self._link = ""
         self.foretold: Foretold | None = None
 
     def __iter__(self) -> Iterator[tuple[int, FdInfo]]:
         fd = -1
-        while part := _receive(self._answers):
+        while part := self._channel.receive():
             for fd, info, self._link, self.foretold in part:
                 yield fd, info
         self.foretold = None
@@ -92,37 +94,34 @@ def reading_ahead(inside: Sequence[HostPid], *, memory: bool) -> Iterator[Ahead]
     """
     foreseen = Foreseen.of(inside[0]) if memory and len(inside) == 1 else None
     if len(os.sched_getaffinity(0)) < 2 or max(map(count_fds, inside), default=0) < _WORTHWHILE:
-        yield Ahead(foreseen=foreseen)
+        yield Ahead(foreseen)
         return
-    import pickle  # noqa: F401  for both of us, while nobody waits
+    from orchestrator.capture.channel import Channel
 
-    pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(2)]
-    (requests, ask), (answers, answer) = pipes
+    (requests, ask), (answers, answer) = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
     fcntl.fcntl(answer, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    ours, theirs = Channel(answers, ask), Channel(requests, answer)
     child = os.fork()
     if child == 0:
-        _read_for(requests, answer, (ask, answers))
-    os.close(requests)
-    os.close(answer)
+        _read_for(theirs, ours)
+    theirs.close()
     try:
-        yield Ahead(ask, answers, foreseen)
+        yield Ahead(foreseen, ours)
     finally:
-        os.close(ask)
-        os.close(answers)
+        ours.close()
         os.waitpid(child, 0)
 
 
-def _read_for(requests: int, answer: int, others: Sequence[int]) -> None:
+def _read_for(channel: Channel, other: Channel) -> None:
     try:
-        for fd in others:
-            os.close(fd)
+        other.close()
         os.setsid()  # a signal for our process group is the other's to answer
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         reader = _Reader()
-        for pid in _receive(requests) or ():
+        for pid in channel.receive() or ():
             for part in reader.read(pid):
-                _send(answer, part)
-            _send(answer, [])
+                channel.send(part)
+            channel.send([])
     finally:
         os._exit(0)
 
@@ -166,33 +165,3 @@ class _Reader:
             return fd, info, link, Foretold(place, status, ask_signals(local))
         finally:
             os.close(local)
-
-
-def _send(pipe: int, what: list[Any]) -> None:
-    import pickle
-
-    data = pickle.dumps(what, pickle.HIGHEST_PROTOCOL)
-    data = len(data).to_bytes(_LENGTH_BYTES, "little") + data
-    with contextlib.suppress(BrokenPipeError):
-        while data:
-            data = data[os.write(pipe, data) :]
-
-
-def _receive(pipe: int) -> list[Any] | None:
-    """Return what was sent, None when there is nobody any more."""
-    import pickle
-
-    head = _read(pipe, _LENGTH_BYTES)
-    data = _read(pipe, int.from_bytes(head, "little"))
-    return pickle.loads(data) if data else None
-
-
-def _read(pipe: int, size: int) -> bytes:
-    parts = []
-    while size > 0:
-        part = os.read(pipe, size)
-        if not part:
-            return b""
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)

@@ -46,9 +46,8 @@ from orchestrator.kinds.task.filesystem import FilesystemContext, capture_filesy
 from orchestrator.kinds.task.own_cgroups import JobCgroups
 from orchestrator.kinds.task.places import Place
 from orchestrator.kinds.task.process import OUTSIDE, Process, ProcessState, Thread
-from orchestrator.linux import kcmp, ptrace, syscalls
+from orchestrator.linux import kcmp, ptrace
 from orchestrator.linux.arch import x86_64 as arch
-from orchestrator.linux.call import machine
 from orchestrator.linux.pidfd import open_task
 from orchestrator.linux.proc_fd import list_fds
 from orchestrator.linux.proc_maps import FlagsAhead, MapLine, read_maps
@@ -253,7 +252,8 @@ class JobCapture:
         labels.note_label(self._scope, process.host, process.seen)
         refused.note_refused(self._scope, process.host, read("refused"), status)  # type: ignore[arg-type]
         if new_memory:
-            self._capture_memory(process, vm, parent, of_process, read("brk"), read("barriers"), threads[0])  # type: ignore[arg-type]
+            brk = _ask_break(process) if vm in self._flags else read("brk")
+            self._capture_memory(process, vm, parent, of_process, brk, read("barriers"), threads[0])  # type: ignore[arg-type]
         fd, new_table = self._fd.identify(process.seen)
         if new_table:
             self.file_tables.append(self._table_of(process, parent.seen if parent else None))
@@ -464,9 +464,7 @@ class JobCapture:
                 reason = f"it runs by the CPU time of task {owner}, which is not in the job"
                 self._scope.unsupported(process.host, f"timer {line.id}", reason)
         answers["posix timers"] = timers.ask_posix_timers(tape, lines, tids)
-        if vm in self._flags:  # while a process's memory is looked at the kernel has this call wait
-            answers["brk"] = lambda _: None
-        else:
+        if vm not in self._flags:  # while page tables are walked the kernel has this call wait, and what comes behind
             brk = tape.brk(0)
             answers["brk"] = lambda played: played.result(brk)
         if not self._clocks_asked:
@@ -482,7 +480,7 @@ class JobCapture:
         vm: ObjectId,
         parent: HeldProcess | None,
         of_process: attributes.ProcessAttributes,
-        brk: int | None,
+        brk: int,
         registered: int,
         leader: Thread,
     ) -> None:
@@ -514,8 +512,6 @@ class JobCapture:
                 self._write_later(process, found)
 
             self.late = LateMemory(process, describe)
-        if brk is None:
-            brk = process.leader.call(syscalls.numbers(machine())["brk"], 0)
         self._memory[process.host] = memory
         stat = process.stat if not process.headless else read_stat(process.seen)
         self.memories.append(
@@ -574,6 +570,13 @@ class JobCapture:
     def _take_clocks(self, asked: Asked, played: Played) -> None:
         if "clocks" in asked.answers:
             self.clocks = Clocks(time.time_ns(), *asked.answers["clocks"](played))  # type: ignore[misc]
+
+
+def _ask_break(process: HeldProcess) -> int:
+    assert process.workspace is not None
+    tape = Tape(f"{process.name}: ask")
+    brk = tape.brk(0)
+    return process.leader.play(tape, process.workspace).result(brk)
 
 
 def _flushes(process: HeldProcess, thread: Tracee) -> bool:

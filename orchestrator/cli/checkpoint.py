@@ -154,7 +154,7 @@ def main(arguments: list[str]) -> int:
         what = f"{took.processes} processes" if took.processes != 1 else "1 process"
         still = f"the job stood still for {took.frozen_us / 1000:.1f} ms"
         how = " by comparison" if took.compared else ""
-        rounds = f", {took.rounds} rounds while the job ran" if took.rounds else ""
+        rounds = f", {took.rounds} round{'s' if took.rounds > 1 else ''} while the job ran" if took.rounds else ""
         delta = f", a delta to {took.delta_to}{how}" if took.delta_to else ""
         print(
             f"{output}: {what}, {size(took.image_bytes)}{delta}{rounds}; {still}",

@@ -7,6 +7,7 @@ import mmap
 import os
 import struct
 from array import array
+from collections.abc import Iterable
 from functools import cache
 from typing import cast
 
@@ -86,6 +87,17 @@ class _Vec:
 _spare: list[_Vec] = []
 
 Region = tuple[int, int, int]
+
+
+def spans(regions: Iterable[Region], near: int) -> list[list[int]]:
+    """Return the ranges of ascending regions, those at most ``near`` bytes apart as one: calls cost more than pages."""
+    found: list[list[int]] = []
+    for start, end, _ in regions:
+        if found and start - found[-1][1] <= near:
+            found[-1][1] = end
+        else:
+            found.append([start, end])
+    return found
 
 
 def scan(

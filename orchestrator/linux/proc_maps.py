@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import sys
 import threading
 from collections.abc import Iterator
 from mmap import PROT_EXEC, PROT_READ, PROT_WRITE
@@ -41,6 +40,12 @@ class MapLine(NamedTuple):
 
 SPECIAL = frozenset((b"[vdso]", b"[vvar]", b"[vvar_vclock]", b"[vsyscall]"))
 """What the kernel calls the mappings that it makes in every process by itself."""
+
+
+def is_private(line: MapLine) -> bool:
+    """Whether a mapping may have pages of the process's own."""
+    return not line.shared and line.path not in SPECIAL
+
 
 VmFlags = tuple[str, ...]
 """The two-letter codes of the VmFlags line, in the kernel's order. See proc_pid_smaps(5)."""
@@ -175,31 +180,6 @@ def read_smaps_flags(pid: int) -> list[tuple[MapLine, VmFlags]]:
     return parse_smaps_flags(read_file(f"/proc/{pid}/smaps"))
 
 
-class _Switching:
-    """Has threads take turns in the interpreter often, while somebody reads: procfs gives a page at a time."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._readers = 0
-        self._before = 0.0
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._readers += 1
-            if self._readers == 1:
-                self._before = sys.getswitchinterval()
-                sys.setswitchinterval(0.0001)
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._readers -= 1
-            if self._readers == 0:
-                sys.setswitchinterval(self._before)
-
-
-_switching = _Switching()
-
-
 class FlagsAhead:
     """What :func:`read_smaps_flags` returns, being read by a thread while we do something else."""
 
@@ -210,7 +190,7 @@ class FlagsAhead:
         self._thread.start()
 
     def _read(self) -> None:
-        with _switching, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
             self._raw = read_file(f"/proc/{self._pid}/smaps")
 
     def result(self) -> list[tuple[MapLine, VmFlags]]:

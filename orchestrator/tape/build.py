@@ -268,6 +268,11 @@ for _name in syscalls.SYSCALLS:
     setattr(Tape, _name, _adding(_name))
 
 
+def results_in(memory: bytes, calls: int) -> array[int]:
+    """Return the results of so many entries of a tape that was played."""
+    return array("q", memory[: calls * ENTRY_SIZE])[_RESULT_WORD :: ENTRY_SIZE // 8]
+
+
 class Played:
     """The results of a tape that was played."""
 
@@ -276,7 +281,7 @@ class Played:
     def __init__(self, tape: Tape, memory: bytes) -> None:
         self._memory = memory
         self._data_at = (len(tape) + _CLOSING) * ENTRY_SIZE
-        self.results = array("q", memory[: len(tape) * ENTRY_SIZE])[_RESULT_WORD :: ENTRY_SIZE // 8]
+        self.results = results_in(memory, len(tape))
         """Of every entry."""
 
     def result(self, which: int | Result) -> int:

@@ -10,10 +10,10 @@ from functools import cache
 
 from orchestrator.ids import FarAddr, Pid, Tid
 from orchestrator.linux.arch import x86_64 as arch
-from orchestrator.tape.build import ENTRY_SIZE, Played, Tape
+from orchestrator.tape.build import ENTRY_SIZE, Played, Tape, results_in
 
 _WORDS = ENTRY_SIZE // 8
-_FIRST_ARGUMENT, _RESULT = 1, 9
+_FIRST_ARGUMENT = 1
 
 
 def play_here(tape: Tape) -> Played:
@@ -45,8 +45,7 @@ class Repeated:
 
     def outcome(self, memory: bytes) -> tuple[bytes, bytes]:
         """Return what tells one play from another: the results of the calls, and the data."""
-        size = self._calls * ENTRY_SIZE
-        return array("Q", memory[:size])[_RESULT::_WORDS].tobytes(), memory[size:]
+        return results_in(memory, self._calls).tobytes(), memory[self._calls * ENTRY_SIZE :]
 
 
 @cache

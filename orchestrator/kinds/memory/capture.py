@@ -22,7 +22,7 @@ from orchestrator.kinds.memory.tracked import UNWRITTEN, TrackedMemory
 from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.task.numa import DEFAULT, MemoryPolicy, read_policies, several_nodes
 from orchestrator.linux import pagemap
-from orchestrator.linux.proc_maps import SPECIAL, FlagsAhead, MapLine, VmFlags, read_smaps_flags
+from orchestrator.linux.proc_maps import SPECIAL, FlagsAhead, MapLine, VmFlags, is_private, read_smaps_flags
 
 PAGE = 4096
 _NEAR = 128 * PAGE
@@ -96,14 +96,9 @@ class Pages:
         os.close(self._pagemap)
 
     def read(self, regions: Iterable[pagemap.Region]) -> None:
-        """Read the entries of regions, those close to each other at once: calls cost more than entries."""
-        spans: list[list[int]] = []
-        for start, end, _ in regions:
-            if spans and start - spans[-1][1] <= _NEAR:
-                spans[-1][1] = end
-            else:
-                spans.append([start, end])
-        self._blocks = [(start, end, pagemap.read_entries(self._pagemap, start, end)) for start, end in reversed(spans)]
+        """Read the entries of regions, those close to each other at once."""
+        spans = reversed(pagemap.spans(regions, _NEAR))
+        self._blocks = [(start, end, pagemap.read_entries(self._pagemap, start, end)) for start, end in spans]
 
     def entries(self, start: int, end: int) -> array[int]:
         """Return the raw pagemap entries of [start, end), which is in a region that was read."""
@@ -139,27 +134,18 @@ class Pages:
             return_mask=pagemap.PAGE_IS_WRITTEN | pagemap.PAGE_IS_GUARD,
         )
 
-    def arm(self, start: int, end: int) -> list[pagemap.Region]:
-        """Return likewise, and have writes noted from here on."""
-        base = pagemap.PAGE_IS_WPALLOWED
-        guards = pagemap.scan(
-            self._pagemap,
-            start,
-            end,
-            category_mask=base | pagemap.PAGE_IS_GUARD,
-            return_mask=pagemap.PAGE_IS_GUARD,
-        )
-        found = pagemap.scan(  # not those: it would make others of them
+    def arm(self, start: int, end: int) -> None:
+        """Have writes to such ranges noted from here on; not to guards, as it would make others of them."""
+        pagemap.scan(
             self._pagemap,
             start,
             end,
             category_inverted=pagemap.PAGE_IS_PFNZERO | pagemap.PAGE_IS_GUARD,
-            category_mask=base | pagemap.PAGE_IS_PFNZERO | pagemap.PAGE_IS_GUARD,
+            category_mask=pagemap.PAGE_IS_WPALLOWED | pagemap.PAGE_IS_PFNZERO | pagemap.PAGE_IS_GUARD,
             category_anyof_mask=pagemap.PAGE_IS_PRESENT | pagemap.PAGE_IS_SWAPPED,
             return_mask=pagemap.PAGE_IS_WRITTEN,
             flags=pagemap.PM_SCAN_WP_MATCHING,
         )
-        return sorted(guards + found) if guards else found
 
 
 def capture_memory(
@@ -245,10 +231,8 @@ def _lock_future(flags: VmFlags) -> int:
 
 def _regions(pages: Pages, lines: list[tuple[MapLine, VmFlags]]) -> list[pagemap.Region]:
     """Scan once over the whole address space (a system call a mapping is most of the cost in small processes)."""
-    private = [line for line, _ in lines if not line.shared and line.path not in SPECIAL]
-    if not private:
-        return []
-    return pages.scan(private[0].start, private[-1].end)
+    private = [line for line, _ in lines if is_private(line)]
+    return pages.scan(private[0].start, private[-1].end) if private else []
 
 
 def _capture_vma(

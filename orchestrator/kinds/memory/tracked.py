@@ -15,7 +15,7 @@ from typing import Protocol
 from orchestrator.kinds.memory.known import KnownPages
 from orchestrator.kinds.memory.record import PageRun
 from orchestrator.linux import pagemap, userfaultfd
-from orchestrator.linux.proc_maps import SPECIAL, MapLine, VmFlags
+from orchestrator.linux.proc_maps import MapLine, VmFlags, is_private
 
 UNWRITTEN = 1 << 62
 """Beside the categories of a region: no write to it was noted."""
@@ -33,8 +33,8 @@ class Scanner(Protocol):
     def scan_tracked(self, start: int, end: int) -> list[pagemap.Region]:
         """Find such pages of registered mappings, and whether they were written."""
 
-    def arm(self, start: int, end: int) -> list[pagemap.Region]:
-        """Find likewise, and have writes noted from here on."""
+    def arm(self, start: int, end: int) -> None:
+        """Have writes to such pages noted from here on."""
 
 
 class TrackedMemory:
@@ -58,7 +58,7 @@ class TrackedMemory:
 
     def look(self, pages: Scanner, lines: Sequence[MapLine]) -> None:
         """Find out what was written, while nobody knows the flags of the mappings yet."""
-        private = [line for line in lines if not line.shared and line.path not in SPECIAL]
+        private = [line for line in lines if is_private(line)]
         self._seen = pages.scan_tracked(private[0].start, private[-1].end) if private else []
 
     def regions(self, pages: Scanner, lines: Sequence[tuple[MapLine, VmFlags]]) -> list[pagemap.Region]:
@@ -71,11 +71,13 @@ class TrackedMemory:
         ours = [line for line in self._registered if line.start in self._ours]
         found = list(_within(self._seen, ours))
         if self._arm:
-            for start, end in _spans(found):
+            written = (region for region in found if region[2] & pagemap.PAGE_IS_WRITTEN)
+            for start, end in pagemap.spans(written, _NEAR):
                 pages.arm(start, end)
         for line in self._registered:
             if line.start not in self._ours:
-                found += pages.arm(line.start, line.end)
+                found += pages.scan_tracked(line.start, line.end)
+                pages.arm(line.start, line.end)
         regions += [
             (start, end, categories if categories & pagemap.PAGE_IS_WRITTEN else categories | UNWRITTEN)
             for start, end, categories in found
@@ -92,7 +94,7 @@ class TrackedMemory:
 
     def _part(self, lines: Sequence[tuple[MapLine, VmFlags]]) -> list[list[int]]:
         """Register what can be, and return the ranges of the other private mappings."""
-        private = [(line, flags) for line, flags in lines if not line.shared and line.path not in SPECIAL]
+        private = [(line, flags) for line, flags in lines if is_private(line)]
         registered = self._registered
         others: list[list[int]] = []
         for line, flags in private:
@@ -139,15 +141,3 @@ def _within(regions: Iterable[pagemap.Region], lines: Sequence[MapLine]) -> Iter
             if line.start >= end:
                 break
             yield max(start, line.start), min(end, line.end), categories
-
-
-def _spans(regions: Iterable[pagemap.Region]) -> list[list[int]]:
-    """Return the ranges that were written, those close to each other as one: calls cost more than entries."""
-    spans: list[list[int]] = []
-    for start, end, categories in regions:
-        if categories & pagemap.PAGE_IS_WRITTEN:
-            if spans and start - spans[-1][1] <= _NEAR:
-                spans[-1][1] = end
-            else:
-                spans.append([start, end])
-    return spans

@@ -1,0 +1,47 @@
+"""Messages between two processes of orch, by a pipe each way. Import it only where there is a second process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+from typing import Any
+
+_LENGTH_BYTES = 8
+
+
+class Channel:
+    """One end."""
+
+    def __init__(self, reading: int, writing: int) -> None:
+        self._reading = reading
+        self._writing = writing
+
+    def close(self) -> None:
+        """Close both pipes: the other end has nobody to talk to any more."""
+        os.close(self._reading)
+        os.close(self._writing)
+
+    def send(self, what: list[Any]) -> None:
+        """Send a message, if there is somebody."""
+        data = pickle.dumps(what, pickle.HIGHEST_PROTOCOL)
+        data = len(data).to_bytes(_LENGTH_BYTES, "little") + data
+        with contextlib.suppress(BrokenPipeError):
+            while data:
+                data = data[os.write(self._writing, data) :]
+
+    def receive(self) -> list[Any] | None:
+        """Return what was sent, None when there is nobody any more."""
+        head = self._read(_LENGTH_BYTES)
+        data = self._read(int.from_bytes(head, "little"))
+        return pickle.loads(data) if data else None
+
+    def _read(self, size: int) -> bytes:
+        parts = []
+        while size > 0:
+            part = os.read(self._reading, size)
+            if not part:
+                return b""
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
