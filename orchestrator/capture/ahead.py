@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -34,9 +34,9 @@ _PIPE_BYTES = 1 << 20
 class Ahead:
     """Our end of a reader. Without one, everything is read when it is asked for."""
 
-    def __init__(self, foreseen: Foreseen | None = None, channel: Channel | None = None) -> None:
-        self.foreseen = foreseen
-        """What the one process of the job had mapped before it was frozen."""
+    def __init__(self, foreseen: Mapping[HostPid, Foreseen] | None = None, channel: Channel | None = None) -> None:
+        self.foreseen = foreseen or {}
+        """What the processes had mapped before they were held."""
         self._channel = channel
         self._expected: list[HostPid] = []
 
@@ -87,12 +87,8 @@ class _Announced:
 
 
 @contextlib.contextmanager
-def reading_ahead(inside: Sequence[HostPid], *, memory: bool) -> Iterator[Ahead]:
-    """Have a reader stand by, if a process of a job has that many descriptors, and there is a processor for it.
-
-    With ``memory`` also look at the mappings, if there is but one process.
-    """
-    foreseen = Foreseen.of(inside[0]) if memory and len(inside) == 1 else None
+def reading_ahead(inside: Sequence[HostPid], foreseen: Mapping[HostPid, Foreseen]) -> Iterator[Ahead]:
+    """Have a reader stand by, if a process of a job has that many descriptors, and there is a processor for it."""
     if len(os.sched_getaffinity(0)) < 2 or max(map(count_fds, inside), default=0) < _WORTHWHILE:
         yield Ahead(foreseen)
         return

@@ -17,10 +17,11 @@ from orchestrator.capture.deltas import WORTH_A_REPLICA, Deltas
 from orchestrator.capture.estimate import expected_bytes
 from orchestrator.capture.guard import guarded
 from orchestrator.capture.hold import HeldJob, HeldProcess, descend
+from orchestrator.capture.late import foresee
 from orchestrator.capture.memory import Left, may_write_itself, write_held
 from orchestrator.capture.pages import copy_file
 from orchestrator.capture.rehearsal import rehearse
-from orchestrator.capture.replica import Replica
+from orchestrator.capture.replica import Keep
 from orchestrator.capture.stream import goes_out_at_once, held_sources, send_held, write_left
 from orchestrator.capture.tasks import JobCapture, MemoryToWrite, parents_first
 from orchestrator.capture.tracking import JobTracking
@@ -163,11 +164,11 @@ def take(request: Request, writer: Writer) -> Statistics:
             _guarded(request),
             _hurried(),
             many_descriptors(),
-            reading_ahead(inside, memory=replicating and tracking is None) as ahead,
+            reading_ahead(inside, foresee(inside, private) if replicating and tracking is None else {}) as ahead,
         ):
-            kept = replicas if replicating else None
+            keep = (lambda replica: replicas.callback(replica.end)) if replicating else None
             left = _hold_and_write(
-                request, writer, holders, cgroups, statistics, kept, ahead, tracking, at_once=at_once
+                request, writer, holders, cgroups, statistics, keep, ahead, tracking, at_once=at_once
             )
         statistics.tracked = deltas.keeps
         if not at_once:
@@ -208,24 +209,25 @@ def _hold_and_write(
     holders: Mapping[tuple[int, int], Sequence[Holder]],
     cgroups: JobCgroups,
     statistics: Statistics,
-    replicas: contextlib.ExitStack | None,
+    keep: Keep | None,
     ahead: Ahead,
     tracking: JobTracking | None = None,
     *,
     at_once: bool = False,
 ) -> list[Left]:
-    """Do all that the job must stand still for; return what is left to be written afterwards."""
+    """Do all that the job must stand still for; return what is left to be written afterwards.
+
+    With ``keep``, which gets them, there may be replicas.
+    """
     began = time.monotonic_ns()
     left: list[Left] = []
     with _held(request) as job:
         statistics.freezing_us = _us(began)
-        scope, capture, conclude = _describe(request, job, holders, cgroups, ahead, tracking)
+        scope, capture, conclude = _describe(request, job, holders, cgroups, keep, ahead, tracking)
         try:
-            writing = time.monotonic_ns()
-            replica = _late_replica(scope, capture, replicas)
-            if replica is None:
-                if capture.late is not None:
-                    capture.late.describe(capture.late.process.seen)
+            later = _may_be_described_later(scope, capture)
+            if not later:
+                capture.describe_memory(by_replicas=False)
                 pages_at = _begin(writer, conclude(), statistics)
                 writing = time.monotonic_ns()
                 with _image_errors(writer):
@@ -235,12 +237,12 @@ def _hold_and_write(
                         send_held(writer, job, sources, checksums=request.checksums, aside=request.ending == "run")
                     else:
                         able = may_write_itself(capture.processes)
-                        write_held(capture.writes, able, writer.fd, pages_at, progress, replicas, left)
+                        write_held(capture.writes, able, writer.fd, pages_at, progress, keep, capture.replicas, left)
                         for act in scope.last_acts:
                             act()
                         for copy in scope.copies:
                             copy_file(copy, writer.fd, pages_at)
-            statistics.memwrite_us = _us(writing)
+                statistics.memwrite_us = _us(writing)
             if tracking is not None:
                 tracking.done(ends=False)
                 assert request.deltas is not None
@@ -261,27 +263,22 @@ def _hold_and_write(
         if request.ending != "kill":
             job.release(stop=request.ending == "stop")
             statistics.frozen_us += _us(began)
-    if replica is not None and capture.late is not None:
-        capture.late.describe(replica.host)
+    if later:
+        capture.describe_memory(by_replicas=True)
         _begin(writer, conclude(), statistics)
-        left += [Left(replica, write.runs, write.unreadable) for write in capture.writes]
+        left += [Left(capture.replicas[write.process.host], write.runs, write.unreadable) for write in capture.writes]
     statistics.replicas = len(left)
     if request.deltas is not None:
         statistics.referred_bytes = request.deltas.referred_bytes(capture.memories)
     return left
 
 
-def _late_replica(scope: Scope, capture: JobCapture, replicas: contextlib.ExitStack | None) -> Replica | None:
-    """Return a replica by which the rest is described when the job runs again, if all that is left is its memory."""
-    late = capture.late
-    if late is None or replicas is None or scope.copies or scope.last_acts:
-        return None
-    if not may_write_itself(capture.processes):
-        return None
-    replica = late.replicate()
-    if replica is not None:
-        replicas.callback(replica.end)
-    return replica
+def _may_be_described_later(scope: Scope, capture: JobCapture) -> bool:
+    """Whether all that is left is memory, which replicas have, and may write."""
+    if not capture.has_replicas or scope.copies or scope.last_acts:
+        return False
+    able = may_write_itself(capture.processes)
+    return all(write.pid in able for write in capture.processes if write.state is not None)
 
 
 def _begin(writer: Writer, snapshot: Snapshot, statistics: Statistics) -> int:
@@ -428,12 +425,13 @@ def _describe(
     job: HeldJob,
     holders: Mapping[tuple[int, int], Sequence[Holder]],
     cgroups: JobCgroups,
+    keep: Keep | None,
     ahead: Ahead,
     tracking: JobTracking | None,
 ) -> tuple[Scope, JobCapture, Callable[[], Snapshot]]:
     """Capture everything but the contents of memory and files; raise with all blockers if there are any.
 
-    What makes the whole of it is called when the capture's ``late`` memory is described, too.
+    What makes the whole of it is called when the capture has described all memory, too.
     """
     scope = Scope(
         pids={process.host: process.pid for process in job.processes.values()},
@@ -450,9 +448,6 @@ def _describe(
     try:
         for parent, child in job.children_outside:
             scope.outside(parent.host, f"child process {child}", "it is not in the job's cgroup")
-        living = [process.seen for process in job.processes.values() if not process.is_zombie]
-        parents = [HostPid(p.stat.ppid) for p in job.processes.values() if p.stat.ppid not in job.processes]
-        namespaces = survey(living, scope, ours=[*parents, *job.processes])
         files = FileCollector(scope, ahead.descriptors)
 
         def table_of(process: HeldProcess, parent: HostPid | None) -> FileTable:
@@ -466,9 +461,14 @@ def _describe(
         )
         if tracking is not None:
             tracking.begin(job.processes.values())
-        foreseen = ahead.foreseen if tracking is None else None
-        capture = JobCapture(job, scope, mappers, table_of, files.table, files.entered, cgroups, foreseen, tracking)
-        capture.run()
+        capture = JobCapture(
+            job, scope, mappers, table_of, files.table, files.entered, cgroups, ahead.foreseen, keep, tracking
+        )
+        with capture.asking():
+            living = [process.seen for process in job.processes.values() if not process.is_zombie]
+            parents = [HostPid(p.stat.ppid) for p in job.processes.values() if p.stat.ppid not in job.processes]
+            namespaces = survey(living, scope, ours=[*parents, *job.processes])
+            capture.run()
         hosts = {pid: host for host, pid in scope.pids.items()}
         for process, what, other in unshareable(capture.processes):
             reason = f"shared with process {other.pid} ({other.name}), which is neither its parent nor its sibling"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from orchestrator.capture.hold import HeldProcess
 from orchestrator.capture.pages import SMALL_BYTES, PageWriter, copy_pages
-from orchestrator.capture.replica import Cloning, Replica, may_share, split_runs
+from orchestrator.capture.replica import Cloning, Keep, Replica, may_share, split_runs
 from orchestrator.capture.tasks import MemoryToWrite
-from orchestrator.ids import Pid
+from orchestrator.ids import HostPid, Pid
 from orchestrator.kinds.memory.record import PageRun
 from orchestrator.kinds.task.process import Process
 
@@ -53,24 +52,30 @@ def write_held(
     image_fd: int,
     pages_at: int,
     progress: Progress,
-    replicas: contextlib.ExitStack | None,
+    keep: Keep | None,
+    replicas: Mapping[HostPid, Replica],
     left: list[Left],
 ) -> None:
     """Write what must be written while the job is held; large processes write their own pages, all at once.
 
-    With ``replicas`` they are replicated instead, where that works, and put into ``left``.
+    With ``keep``, which gets the new ones, replicas do so instead, where that works, and are put into ``left``.
     """
-    prepared: list[tuple[MemoryToWrite, bool, Cloning | None]] = []
+    prepared: list[tuple[MemoryToWrite, bool, Cloning | Replica | None]] = []
     for write in writes:
-        able_itself = write.bytes >= SMALL_BYTES and write.process.pid in able
-        may_clone = replicas is not None and able_itself and write.process.owns_workspace and may_share(write.vmas)
-        prepared.append((write, able_itself, Cloning(write.process) if may_clone else None))
+        process = write.process
+        able_itself = write.bytes >= SMALL_BYTES and process.pid in able
+        may_clone = keep is not None and able_itself and process.owns_workspace and may_share(write.vmas)
+        known = replicas.get(process.host)
+        prepared.append((write, able_itself, known or Cloning.of(process) if may_clone else None))
 
     def parts() -> Iterator[_Part]:
         for (process, vmas, runs, unreadable), able_itself, cloning in prepared:
-            replica = cloning.finish() if cloning is not None else None
-            if replica is not None and replicas is not None:
-                replicas.callback(replica.end)
+            replica = cloning
+            if isinstance(cloning, Cloning):
+                _, replica = cloning.finish()
+                if replica is not None and keep is not None:
+                    keep(replica)
+            if isinstance(replica, Replica):
                 theirs, runs = split_runs(vmas, runs)
                 theirs_unreadable, unreadable = split_runs(vmas, unreadable)
                 left.append(Left(replica, theirs, theirs_unreadable))

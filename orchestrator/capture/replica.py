@@ -11,7 +11,8 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Self
 
 from orchestrator.capture.hold import HeldProcess
 from orchestrator.ids import HostPid, HostTid, Pid, Tid
@@ -19,9 +20,9 @@ from orchestrator.kinds.memory.record import PageRun, Vma
 from orchestrator.linux import ptrace, syscalls
 from orchestrator.linux.call import machine
 from orchestrator.linux.pidfd import pidfd_open
-from orchestrator.linux.proc_misc import list_threads, read_auxv
+from orchestrator.linux.proc_misc import list_threads, read_auxv, read_children
 from orchestrator.linux.proc_status import read_status
-from orchestrator.tape.build import Tape, TapeError
+from orchestrator.tape.build import Played, Result, Tape, TapeError
 from orchestrator.tape.memory import ProcMemory
 from orchestrator.tape.tracee import (
     TaskGone,
@@ -32,8 +33,9 @@ from orchestrator.tape.tracee import (
     wait_held,
 )
 
-_CLONE_ARGS_SIZE = 88
-_BIRTHS = ptrace.PTRACE_O_TRACECLONE | ptrace.PTRACE_O_TRACEFORK
+_CLONE_PTRACE = 0x2000
+_CLONE_ARGS = _CLONE_PTRACE.to_bytes(88, "little")
+"""See struct clone_args in clone(2): a child that we trace, too, with exit signal 0."""
 _REAP_SECONDS = 2.0
 _PR_GET_NO_NEW_PRIVS = 39
 _NOT_IN_CHILD = frozenset(("dc", "wf"))
@@ -81,42 +83,68 @@ class Replica:
             os.close(self._parent_pidfd)
 
 
-class Cloning:
-    """A held process on the way of cloning itself: many can be so at once."""
+Keep = Callable[[Replica], object]
+"""Gets a replica as soon as there is one, to end it when it is not needed any more."""
 
-    def __init__(self, process: HeldProcess) -> None:
+
+class Birth(NamedTuple):
+    """The entries at the end of a tape by which who plays it clones itself."""
+
+    clone: Result
+    only_child: Result
+
+
+def write_birth(tape: Tape) -> Birth:
+    """Let a tape end with a clone of the task.
+
+    The child is stopped before it does anything. Should we be killed before we have met it, it comes behind the clone,
+    and must not go on as a second one of the program. Its result of the clone is 0, with which the next call succeeds;
+    with any other it fails, and the tape of the parent is at its end.
+    """
+    clone = tape.clone3(_CLONE_ARGS, len(_CLONE_ARGS))
+    only_child = tape.prctl(_PR_GET_NO_NEW_PRIVS, clone, 0, 0, 0)
+    tape.exit_group(0)
+    return Birth(clone, only_child)
+
+
+class Cloning:
+    """A held process that plays a tape with a birth at its end: many can do so at once."""
+
+    def __init__(self, process: HeldProcess, tape: Tape, birth: Birth) -> None:
         assert process.workspace is not None
         self._process = process
-        tape = Tape(f"{process.name}: clone for a snapshot")
-        self._clone = tape.clone3(bytes(_CLONE_ARGS_SIZE), _CLONE_ARGS_SIZE)
-        # The child is stopped before it does anything. Should we be killed before we have met it, it comes here, and
-        # must not go on as a second one of the program. Its result of the clone is 0, with which this call succeeds;
-        # with any other it fails, and the tape of the parent is at its end.
-        self._only_child = tape.prctl(_PR_GET_NO_NEW_PRIVS, self._clone, 0, 0, 0)
-        tape.exit_group(0)
-        ptrace.set_options(process.leader.tid, ptrace.PTRACE_O_TRACESYSGOOD | _BIRTHS)
+        self._birth = birth
         process.leader.start(tape, process.workspace)
 
-    def finish(self) -> Replica | None:
-        """Return the replica; None if there can be none: limits of the process or its cgroup forbid one more."""
-        leader = self._process.leader
-        child = 0
+    @classmethod
+    def of(cls, process: HeldProcess) -> Self:
+        """Let a process do nothing else."""
+        tape = Tape(f"{process.name}: clone for a snapshot")
+        return cls(process, tape, write_birth(tape))
+
+    def finish(self) -> tuple[Played, Replica | None]:
+        """Return what the tape returned before, and the replica.
+
+        None if there can be none: limits of the process or its cgroup forbid one more.
+        """
         try:
-            while True:
-                stop = ptrace.wait_for(leader.tid)
-                if stop.is_stop and stop.event == ptrace.PTRACE_EVENT_CLONE:
-                    child = ptrace.event_message(leader.tid)
-                if leader.stopped_at_end(stop):
-                    break
-            leader.results()
+            self._process.leader.finish()
             raise AssertionError("the parent of a replica has ended")
         except TapeError as error:
-            if error.entry != self._only_child.entry:
-                return None
-            pid = error.played.result(self._clone)
-        finally:
-            ptrace.set_options(leader.tid, ptrace.PTRACE_O_TRACESYSGOOD)
-        return Replica(HostPid(child), Pid(pid), self._process)
+            played = error.played
+            if error.entry == self._birth.clone.entry:
+                return played, None
+            if error.entry != self._birth.only_child.entry:
+                raise
+            return played, self._replica(Pid(played.result(self._birth.clone)))
+
+    def _replica(self, pid: Pid) -> Replica:
+        process = self._process
+        host = HostPid(pid)
+        if len(process.status.ns_pid) > 1:
+            children = reversed(read_children(process.host, process.leader.tid))
+            host = next(HostPid(child) for child in children if read_status(child).ns_pid[-1] == pid)
+        return Replica(host, pid, process)
 
 
 def _meet(host: HostPid, pid: Pid, parent: HeldProcess, workspace: Workspace | None) -> HeldProcess:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import mmap
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import msgspec
 
 from orchestrator.capture.hold import HeldJob, HeldProcess, make_workspaces
-from orchestrator.capture.late import Foreseen, LateMemory, look_at, refuse_changed
+from orchestrator.capture.late import Foreseen, LateMemory, look_at
+from orchestrator.capture.replica import Birth, Cloning, Keep, Replica, write_birth
 from orchestrator.capture.sharing import SharedStructures
 from orchestrator.capture.threads import ThreadView, leave_rseq_section, read_threads, settle_interrupted_call
 from orchestrator.capture.tracking import JobTracking
@@ -76,6 +79,8 @@ _OF_ONE_TASK: dict[str, Any] = {
 """What of a status has no part in what its task is asked, and in what is made of the answers."""
 _MOST_ASKED = 64
 _NOBODYS = ObjectId(-1)
+_UNUSED = mmap.PAGESIZE
+"""A page of a workspace in which nothing lies while somebody traces the process, see Workspace."""
 _IO_FLUSHER = 0x0008_0000 | 0x0010_0000  # PF_MEMALLOC_NOIO, PF_LOCAL_THROTTLE
 
 
@@ -85,6 +90,8 @@ class Asked:
 
     tape: Tape
     answers: dict[str, Callable[[Played], object]] = field(default_factory=dict)
+    birth: Birth | None = None
+    """Of a replica, if the tape ends with one."""
 
 
 class MemoryToWrite(NamedTuple):
@@ -113,13 +120,24 @@ class _Turn:
     views: Sequence[ThreadView] = ()
     sequences: Sequence[ptrace.RseqConfiguration] = ()
     asked: Asked | None = None
-    """What a thread is playing."""
+    """What the leader is playing."""
+    cloning: Cloning | None = None
+    """What it becomes a parent by."""
 
-    def leave(self) -> None:
-        """Take the thread back that plays yet, as nobody wants its answers any more."""
-        if self.asked is not None:
-            with contextlib.suppress(OSError, TaskGone, TapeError):
-                self.process.leader.finish()
+    def begin(self, asked: Asked) -> None:
+        """Let the leader play."""
+        process = self.process
+        if asked.birth is not None:
+            self.cloning = Cloning(process, asked.tape, asked.birth)
+        else:
+            assert process.workspace is not None
+            process.leader.start(asked.tape, process.workspace)
+        self.asked = asked  # only now: whoever waits for its end must not wait for one that did not begin
+
+    def finish(self) -> tuple[Played, Replica | None]:
+        """Wait for what the leader plays."""
+        self.asked = None
+        return self.cloning.finish() if self.cloning is not None else (self.process.leader.finish(), None)
 
 
 class JobCapture:
@@ -134,10 +152,13 @@ class JobCapture:
         table_of_thread: Callable[[HostPid, int, HostPid], FileTable],
         directory_of: Callable[[HostPid, str], ObjectId],
         cgroups: JobCgroups,
-        foreseen: Foreseen | None = None,
+        foreseen: Mapping[HostPid, Foreseen],
+        keep: Keep | None,
         tracking: JobTracking | None = None,
     ) -> None:
+        """``keep`` gets the replicas of what is ``foreseen``."""
         self._job = job
+        self._keep = keep
         self._tracking = tracking
         self._scope = scope
         self._mappers = mappers
@@ -154,6 +175,7 @@ class JobCapture:
         self._sig = SharedStructures(kcmp.KCMP_SIGHAND)
         self._seccomp = seccomp.SeccompCollector(scope)
         self._asynchronous = any_contexts()
+        self._turns: list[_Turn] = []
         self._workspaces: dict[ObjectId, HeldProcess] = {}
         self._clocks_asked = False
         self._asked: dict[object, Asked] = {}
@@ -164,9 +186,10 @@ class JobCapture:
         living = sum(not process.is_zombie for process in job.processes.values())
         self._parents = {process.stat.ppid for process in job.processes.values()}
         self._placer = Placer(scope.layout, alone=living < 2)
-        self._foreseen = foreseen if living < 2 else None
-        self.late: LateMemory | None = None
-        """What is described in the end, before anything is written; it may be so when the job runs again."""
+        self._foreseen = foreseen
+        self._late: dict[HostPid, LateMemory] = {}
+        self._describing: list[Callable[[bool], None]] = []
+        self._locks_future = False
         self._controlled: dict[Pid, Stat] = {}
         self.processes: list[Process] = []
         self.memories: list[AddressSpace] = []
@@ -175,25 +198,55 @@ class JobCapture:
         self.signal_actions: list[signals.SignalActions] = []
         self.clocks = Clocks(0, 0, 0)
         self.writes: list[MemoryToWrite] = []
+        self.replicas: dict[HostPid, Replica] = {}
+        """By process."""
+
+    @property
+    def has_replicas(self) -> bool:
+        """Whether each process has one, and nothing that it does not have."""
+        return bool(self._late) and len(self.replicas) == len(self._late) and not self._locks_future
+
+    def describe_memory(self, *, by_replicas: bool) -> None:
+        """Describe what was not described yet, by what the processes have, or their replicas when the job runs again.
+
+        Raises CaptureFailed if a replica has not got what its process has.
+        """
+        for describe in self._describing:
+            describe(by_replicas)
 
     @property
     def seccomp_filters(self) -> list[seccomp.SeccompFilter]:
         """The filters of all threads."""
         return self._seccomp.filters
 
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[None]:
+        """Have all processes begin to play what they are asked; with replicas, that takes them a while."""
+        for process in parents_first(self._job.processes):
+            if (turn := self._turn(process)) is not None:
+                self._turns.append(turn)
+        living = [turn for turn in self._turns if turn.views]
+        self._lend_workspaces(living)
+        owners = [turn for turn in living if turn.process.owns_workspace]
+        if self._foreseen:
+            self._late = look_at([turn.process for turn in owners], self._foreseen, self._mappers)
+        if not self._late:
+            self._look_ahead(owners)
+        try:
+            for turn in owners:
+                if turn.vm not in self._flags:
+                    self._begin_asking(turn)
+            yield
+        finally:
+            for turn in self._turns:
+                if turn.asked is not None:  # nobody wants its answers any more
+                    with contextlib.suppress(OSError, TaskGone, TapeError):
+                        self._finish(turn)
+
     def run(self) -> None:
         """Capture every process."""
-        turns = [turn for process in parents_first(self._job.processes) if (turn := self._turn(process)) is not None]
-        self._lend_workspaces([turn for turn in turns if turn.views])
-        try:
-            for turn in turns:
-                if turn.views and turn.vm not in self._flags and turn.process.owns_workspace:
-                    self._begin_asking(turn)
-            for turn in turns:
-                self._capture(turn)
-        finally:
-            for turn in turns:
-                turn.leave()
+        for turn in self._turns:
+            self._capture(turn)
         if self._controlled:
             self._scope.finishers.append(self._find_terminals)
 
@@ -251,6 +304,8 @@ class JobCapture:
         of_process = msgspec.structs.replace(of_process, keyring=keys.process)
         labels.note_label(self._scope, process.host, process.seen)
         refused.note_refused(self._scope, process.host, read("refused"), status)  # type: ignore[arg-type]
+        if asked.birth is not None and read("locks future"):
+            self._locks_future = True
         if new_memory:
             brk = _ask_break(process) if vm in self._flags else read("brk")
             self._capture_memory(process, vm, parent, of_process, brk, read("barriers"), threads[0])  # type: ignore[arg-type]
@@ -356,10 +411,14 @@ class JobCapture:
             owner = self._workspaces[turn.vm]
             if owner is not turn.process:
                 turn.process.workspace = owner.workspace
-                continue
+
+    def _look_ahead(self, turns: Iterable[_Turn]) -> None:
+        """Begin to look at large address spaces."""
+        for turn in turns:
+            owner = turn.process
             tracked = self._tracking.memory_of(owner, turn.vm) if self._tracking is not None else None
             self._tracked[turn.vm] = tracked
-            if self._foreseen is None and owner.status.vm_rss_kib >= _WALKED_LONG_KIB:
+            if owner.status.vm_rss_kib >= _WALKED_LONG_KIB:
                 self._flags[turn.vm] = FlagsAhead(owner.seen)
             if tracked is not None:  # now, as nobody overtakes who walks slowly through the same page tables
                 with Pages(owner.seen) as pages:
@@ -367,12 +426,16 @@ class JobCapture:
 
     def _begin_asking(self, turn: _Turn) -> None:
         """Let the leader of a process begin to play what it is asked."""
-        process, leader = turn.process, turn.views[0]
-        assert process.workspace is not None
+        leader = turn.views[0]
         settle_interrupted_call(leader.thread, leader.status)
-        asked = self._questions(process, turn.vm, leader.thread, leader.status)
-        leader.thread.start(asked.tape, process.workspace)
-        turn.asked = asked  # only now: whoever waits for its end must not wait for one that did not begin
+        turn.begin(self._questions(turn.process, turn.vm, leader.thread, leader.status))
+
+    def _finish(self, turn: _Turn) -> Played:
+        played, replica = turn.finish()
+        if replica is not None and self._keep is not None:
+            self._keep(replica)
+            self.replicas[turn.process.host] = replica
+        return played
 
     def _capture_thread(
         self,
@@ -389,12 +452,13 @@ class JobCapture:
         assert process.memory is not None
         as_called = thread.registers.copy()
         sleeps.name_restarted_call(as_called, process.memory)
-        asked, turn.asked = turn.asked, None
-        if asked is None:
+        asked = turn.asked
+        if asked is not None:
+            played = self._finish(turn)
+        else:
             asked = self._questions(process, turn.vm, thread, status)
-            thread.start(asked.tape, process.workspace)
+            played = thread.play(asked.tape, process.workspace)
         answers = asked.answers
-        played = thread.finish()
         self._take_clocks(asked, played)
         keys, settings, addresses = (answers[what](played) for what in ("keyrings", "attributes", "addresses"))
         assert isinstance(settings, attributes.ThreadAttributes)
@@ -425,9 +489,10 @@ class JobCapture:
         """Write down what to ask a thread, or take what one was asked of whom nothing else is known."""
         lines = read_timers(process.seen) if thread is process.leader else []
         flushes = _flushes(process, thread)
+        late = thread is process.leader and process.owns_workspace and process.host in self._late
         alike = (
             thread is process.leader, vm in self._flags, len(process.threads), flushes, len(status.ns_pid),
-            status._replace(**_OF_ONE_TASK),
+            process.workspace if late else None, status._replace(**_OF_ONE_TASK),
         )  # fmt: skip
         asked = self._asked.get(alike)
         if asked is None or lines:
@@ -441,6 +506,8 @@ class JobCapture:
             answers["addresses"] = userspace.ask_addresses(tape)
             if thread is process.leader:
                 self._ask_process(process, vm, asked, lines)
+            if late:
+                self._ask_for_replica(process, asked)
             if "clocks" not in answers and not lines:
                 tape.is_repeated = True
                 if len(self._asked) >= _MOST_ASKED:
@@ -474,6 +541,13 @@ class JobCapture:
                 tape.clock_gettime(clock, space)
             answers["clocks"] = lambda played: [_nanoseconds(played.data(space)) for space in spaces]
 
+    def _ask_for_replica(self, process: HeldProcess, asked: Asked) -> None:
+        """Ask whether mappings to come are locked (mlockall), as ours is then: so is no replica's."""
+        assert process.workspace is not None
+        locked = asked.tape.madvise(process.workspace.base + _UNUSED, mmap.PAGESIZE, mmap.MADV_DONTNEED, may_fail=True)
+        asked.answers["locks future"] = lambda played: played.result(locked) == -errno.EINVAL
+        asked.birth = write_birth(asked.tape)
+
     def _capture_memory(
         self,
         process: HeldProcess,
@@ -485,47 +559,57 @@ class JobCapture:
         leader: Thread,
     ) -> None:
         assert process.workspace is not None
-        relative = self._memory.get(parent.host) if parent else None
         ours = Range(process.workspace.base, process.workspace.base + process.workspace.size)
         policy = leader.attributes.memory_policy
-        late = look_at(process, self._foreseen, self._mappers, ours)
-        if late is None:
-            memory = capture_memory(
-                process.seen, self._scope, self._mappers, self._placer, relative, ours, policy,
+        late = self._late.get(process.host)
+
+        def describe(pid: HostPid, mappers: Mappers) -> CapturedMemory:
+            relative = self._memory.get(parent.host) if parent else None
+            return capture_memory(
+                pid, self._scope, mappers, self._placer, relative, ours, policy,
                 has_children=process.host in self._parents,
-                tracked=self._tracked[vm],
+                tracked=self._tracked.get(vm),
                 ahead=self._flags.pop(vm, None),
             )  # fmt: skip
+
+        def conclude(found: CapturedMemory) -> None:
+            self._memory[process.host] = found
+            self.memories[at] = msgspec.structs.replace(
+                self.memories[at], vmas=found.vmas, lock_future=found.lock_future
+            )
+            self._write_later(process, found)
+
+        def describe_late(by_replica: bool) -> None:
+            assert late is not None
+            if by_replica:
+                found = describe(self.replicas[process.host].host, late.mappers)
+                late.refuse_changed(found)
+            else:
+                found = describe(process.seen, self._mappers)
+            conclude(found)
+
+        memory = describe(process.seen, self._mappers) if late is None else None
+        known: CapturedMemory | LateMemory | None = memory or late
+        assert known is not None
+        stat = process.stat if not process.headless else read_stat(process.seen)
+        at = len(self.memories)
+        self.memories.append(
+            AddressSpace(
+                vm, [],
+                stat.start_code, stat.end_code, stat.start_data, stat.end_data, stat.start_brk, brk, stat.start_stack,
+                stat.arg_start, stat.arg_end, stat.env_start, stat.env_end,
+                process.auxv, self._executable(process, known.lines),
+                of_process.dumpable, bool(of_process.thp_disable), read_coredump_filter(process.seen),
+                0, registered,
+            )
+        )  # fmt: skip
+        if memory is not None:
             for number, vma in enumerate(memory.vmas):
                 if vma.backing == AIO:
                     memory.vmas[number] = self._capture_ring(process, vma)
+            conclude(memory)
         else:
-            memory = CapturedMemory(None, has_children=False)
-            memory.lines, mappers = late
-            at = len(self.memories)
-
-            def describe(pid: HostPid) -> None:
-                found = capture_memory(pid, self._scope, mappers, self._placer, None, ours, policy, has_children=False)
-                if pid != process.seen:
-                    refuse_changed(found.vmas)
-                self.memories[at] = msgspec.structs.replace(self.memories[at], vmas=found.vmas)
-                self._write_later(process, found)
-
-            self.late = LateMemory(process, describe)
-        self._memory[process.host] = memory
-        stat = process.stat if not process.headless else read_stat(process.seen)
-        self.memories.append(
-            AddressSpace(
-                vm, memory.vmas,
-                stat.start_code, stat.end_code, stat.start_data, stat.end_data, stat.start_brk, brk, stat.start_stack,
-                stat.arg_start, stat.arg_end, stat.env_start, stat.env_end,
-                process.auxv, self._executable(process, memory.lines),
-                of_process.dumpable, bool(of_process.thp_disable), read_coredump_filter(process.seen),
-                memory.lock_future, registered,
-            )
-        )  # fmt: skip
-        if late is None:
-            self._write_later(process, memory)
+            self._describing.append(describe_late)
 
     def _write_later(self, process: HeldProcess, memory: CapturedMemory) -> None:
         unreadable = set(memory.unreadable)

@@ -32,7 +32,7 @@ _SOCKET = b"socket:["
 _NAMED_SHARED = b"[anon_shmem:"
 _NAMED = (b"[anon:", _NAMED_SHARED)
 _REMADE_FLAGS = frozenset(("gd", "lo", "lf", "dc", "wf", "dd", "hg", "nh", "mg", "nr", "sr", "rr", "dp", "ht"))
-_REFUSED_FLAGS = {
+REFUSED_FLAGS = {
     "um": "registered with userfaultfd (missing pages)",
     "uw": "registered with userfaultfd (write protection)",
     "io": "memory of a device",
@@ -176,7 +176,7 @@ def capture_memory(
             continue
         if tracked is not None:
             flags = tracked.without_ours(line, flags)
-        refused = [_REFUSED_FLAGS[flag] for flag in flags if flag in _REFUSED_FLAGS]
+        refused = [REFUSED_FLAGS[flag] for flag in flags if flag in REFUSED_FLAGS]
         if is_ring(line):
             note_ring(scope, pid, line)
         if line.path in SPECIAL:

@@ -125,10 +125,10 @@ int main(int argc, char **argv)
 	if (page == MAP_FAILED || pipe(nobody_writes) != 0)
 		return 2;
 	/* as much of its own as makes a checkpoint have copy-on-write replicas */
-	char *much = mmap(NULL, 2 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *much = mmap(NULL, 16 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (much == MAP_FAILED)
 		return 2;
-	memset(much, 1, 2 << 20);
+	memset(much, 1, 16 << 20);
 	struct sigaction action = {.sa_sigaction = on_usr1, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART};
 	sigaction(SIGUSR1, &action, NULL);
 	set_up(0);

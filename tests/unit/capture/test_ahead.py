@@ -78,7 +78,7 @@ def check(pid: HostPid, seen: Sequence[tuple[int, object, str, int]]) -> None:
 
 
 def test_the_reader_tells_what_we_would_read(holder: HostPid) -> None:
-    with ahead.reading_ahead([holder], memory=False) as reader:
+    with ahead.reading_ahead([holder], {}) as reader:
         reader.tell([holder])
         with reader.descriptors(holder) as told:
             assert not isinstance(told, ProcFds)
@@ -99,7 +99,7 @@ def test_a_reader_that_ends_early_is_done_without(holder: HostPid, after: int, m
         return pid
 
     monkeypatch.setattr(os, "fork", noted)
-    with ahead.reading_ahead([holder], memory=False) as reader:
+    with ahead.reading_ahead([holder], {}) as reader:
         reader.tell([holder])
         seen: list[tuple[int, object, str, int]] = []
         with reader.descriptors(holder) as told:
@@ -111,7 +111,7 @@ def test_a_reader_that_ends_early_is_done_without(holder: HostPid, after: int, m
 
 
 def test_small_tables_need_no_reader() -> None:
-    with ahead.reading_ahead([HostPid(os.getpid())], memory=False) as reader:
+    with ahead.reading_ahead([HostPid(os.getpid())], {}) as reader:
         assert not reader.has_reader
         with reader.descriptors(HostPid(os.getpid())) as fds:
             assert isinstance(fds, ProcFds)
