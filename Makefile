@@ -38,13 +38,13 @@ test: lint
 # The command line's modes: tests/harness/modes.py tells what each adds.
 MODES = lazy on-demand
 # What all programs are brought back by, too: tests/harness/ways.py.
-WAYS = delta,delta_by_comparison
+WAYS = delta,delta_by_comparison,live_large
 
 test-modes: setup-dev
 	for mode in $(MODES); do \
 	ORCH_TEST_MODE=$$mode .venv/bin/pytest -q -n auto --maxprocesses 4 --dist worksteal tests/kernel tests/apps || exit; \
 	done
-	ORCH_TESTS_WAYS=$(WAYS) .venv/bin/pytest -q -n auto --maxprocesses 4 --dist worksteal -k delta \
+	ORCH_TESTS_WAYS=$(WAYS) .venv/bin/pytest -q -n auto --maxprocesses 4 --dist worksteal -k 'delta or live_large' \
 	    tests/kernel/test_survives_*.py
 
 test-large: setup-dev

@@ -122,9 +122,12 @@ class Job:
             return []
 
     def note_image(self, path: str) -> None:
-        """Remember that a checkpoint of the job was written to ``path``."""
+        """Remember that a checkpoint of the job was written to ``path``; of a job that has ended nothing is known."""
         note = ImageNote(os.path.abspath(path), time.time())
-        fd = os.open(f"{self.directory}/images", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC)
+        try:
+            fd = os.open(f"{self.directory}/images", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
         try:
             os.write(fd, msgspec.json.encode(note) + b"\n")
         finally:

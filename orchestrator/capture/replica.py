@@ -15,8 +15,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Self
 
 from orchestrator.capture.hold import HeldProcess
+from orchestrator.capture.threads import leave_rseq_section
 from orchestrator.ids import HostPid, HostTid, Pid, Tid
 from orchestrator.kinds.memory.record import PageRun, Vma
+from orchestrator.kinds.task.traps import arm, disarm, read_traps
 from orchestrator.linux import ptrace, syscalls
 from orchestrator.linux.call import machine
 from orchestrator.linux.pidfd import pidfd_open
@@ -212,8 +214,13 @@ def _wait_by(parent: HostPid, tid: HostTid, child: Pid) -> bool:
             *call_sites(parent, auxv, memory),
         )  # fmt: skip
         tracee.load()
+        leave_rseq_section(memory, tracee)
+        if traps := read_traps(tid):
+            disarm(tid, traps)
         number = syscalls.numbers(machine())["wait4"]
         reaped = tracee.call(number, child, 0, ptrace.WALL | os.WNOHANG, 0) == child
+        if traps:
+            arm(tid, traps)
         tracee.release()
     except TaskGone:
         return False

@@ -11,6 +11,7 @@ from orchestrator.ids import HostPid
 from orchestrator.kinds.scope import Scope
 from orchestrator.linux.nsfs import TYPES
 from orchestrator.linux.proc_misc import list_pids, list_threads, read_ns_ids
+from orchestrator.linux.proc_status import read_status
 from orchestrator.namespaces.kind import Namespace
 from orchestrator.namespaces.net import look_at_new
 from orchestrator.namespaces.pid import read_last_pid
@@ -112,7 +113,7 @@ def _note_strangers(first: HostPid, private: dict[str, int], known: set[int], sc
         try:
             ids = read_ns_ids(pid)
             shared = [name for name, inode in private.items() if ids.get(name) == inode]
-            if shared:
+            if shared and read_status(pid).tracer_pid != os.getpid():  # a replica
                 with open(f"/proc/{pid}/comm", "rb") as file:
                     comm = os.fsdecode(file.read().strip())
                 scope.outside(

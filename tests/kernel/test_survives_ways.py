@@ -31,6 +31,14 @@ PROGRAMS = [
 ]
 
 
+IF_LARGE = [
+    Program("rseq_section"),
+    Program("user_dispatch"),
+    Program("tun_devices"),
+    Program("namespace_files", ("leaves",)),
+]
+"""What a replica, or its end, might be in the way of."""
+
 FEWER = {"live_large", "delta", "delta_by_comparison", "precopied", "lazily", "sent_live"}
 """Ways that other tests go, too; here each third program does."""
 
@@ -45,6 +53,11 @@ FEWER = {"live_large", "delta", "delta_by_comparison", "precopied", "lazily", "s
 )
 def test_survives(run: Run, way: Way) -> None:
     way(run)
+
+
+@pytest.mark.parametrize("program", IF_LARGE, ids=lambda program: program.id)
+def test_survives_if_it_is_large(run: Run, program: Program) -> None:  # noqa: ARG001 - of the fixture "run"
+    MORE_WAYS["live_large"](run)
 
 
 def test_a_job_outlives_orch_in_spite_of_filters_that_would_end_it(job: Job) -> None:
