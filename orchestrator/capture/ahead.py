@@ -1,8 +1,10 @@
 """A second process that reads ahead: what procfs tells of a held job, while we still think about what came before.
 
-Files of procfs are half of the time that a job with many descriptors stands still, and a Python process uses but one
-processor. The reader is forked before the job is frozen, is told whom to read about when all are held, and sends what
-it finds in the order in which it is asked for. Where it ends early we read ourselves.
+Files of procfs are half of the time that a job with many processes or descriptors stands still, and a Python process
+uses but one processor. The reader is forked before the job is frozen. It is told which tasks are held when all are,
+and reads the small files of each, which are taken if they are there when they are asked for; and then whose tables of
+descriptors are large, and sends these in the order in which they will be asked for. Where it ends early we read
+ourselves.
 """
 
 from __future__ import annotations
@@ -13,31 +15,32 @@ import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.capture.late import Foreseen
-from orchestrator.ids import HostPid
-from orchestrator.kinds.files.alike import Looks, find, looks
-from orchestrator.kinds.files.owner import ask_signals, has_owner
-from orchestrator.linux.pidfd import open_task, pidfd_getfd
-from orchestrator.linux.proc_fd import Descriptors, FdInfo, Foretold, ProcFds, count_fds
+from orchestrator.ids import HostPid, HostTid
+from orchestrator.linux import procfs
+from orchestrator.linux.proc_fd import Descriptors, FdInfo, Foretold, ProcFds, count_fds, parse_fdinfo, readlink_fd
 
 if TYPE_CHECKING:
     from orchestrator.capture.channel import Channel
 
-_WORTHWHILE = 256
-"""Descriptors in one table from which on it pays."""
-_AT_ONCE = 128
+SHARING = "kcmp"
+"""What is told under no path: for each type of structure who shares it with whom."""
+_MANY_PROCESSES = 16
+_MANY_DESCRIPTORS = 256
+"""Of one process. From so many on it pays."""
 _PIPE_BYTES = 1 << 20
 
 
 class Ahead:
     """Our end of a reader. Without one, everything is read when it is asked for."""
 
-    def __init__(self, foreseen: Mapping[HostPid, Foreseen] | None = None, channel: Channel | None = None) -> None:
-        self.foreseen = foreseen or {}
+    def __init__(self, channel: Channel | None = None) -> None:
+        self.foreseen: Mapping[HostPid, Foreseen] = {}
         """What the processes had mapped before they were held."""
         self._channel = channel
+        self._told: dict[str, Any] = {}
         self._expected: list[HostPid] = []
 
     @property
@@ -45,32 +48,99 @@ class Ahead:
         """Whether there is anybody to be told."""
         return self._channel is not None
 
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take what the reader has read while the job is held."""
+        if self._channel is None:
+            yield
+            return
+        with procfs.foretold(self._take):
+            yield
+
+    def held(self, tids: Sequence[HostTid]) -> None:
+        """Name the tasks that stand still, in the order in which they will be asked about."""
+        if self._channel is not None:
+            self._channel.send([int(tid) for tid in tids])
+
+    def alike(self, kind: int) -> Mapping[HostPid, HostPid]:
+        """Return, for the held processes, the first of those that share one kernel structure (KCMP_VM, ...) with it.
+
+        It is waited for. {} if nobody found it out.
+        """
+        if self._channel is None:
+            return {}
+        while (found := self._told.get(SHARING)) is None:
+            message = self._channel.receive()
+            if message is None:
+                return {}
+            self._told |= message
+        return found[kind]  # type: ignore[no-any-return]
+
     def tell(self, pids: Sequence[HostPid]) -> None:
         """Name the held processes in the order in which their descriptors will be asked for."""
         assert self._channel is not None
-        self._expected = [pid for pid in pids if count_fds(pid) >= _WORTHWHILE]
+        self._expected = [pid for pid in pids if count_fds(pid) >= _MANY_DESCRIPTORS]
         self._channel.send([int(pid) for pid in self._expected])
 
     def descriptors(self, pid: HostPid) -> AbstractContextManager[Descriptors]:
         """Return what a process has open."""
-        if self._channel is None or self._expected[:1] != [pid]:
-            return ProcFds(pid)
-        self._expected.pop(0)
-        return contextlib.nullcontext(_Announced(pid, self._channel))
+        if self._channel is not None:
+            if self._expected[:1] == [pid]:
+                self._expected.pop(0)
+                return contextlib.nullcontext(_Announced(pid, self))
+            told = self._take(f"/proc/{pid}/fd")
+            if told is not None:
+                return contextlib.nullcontext(_Told(pid, told))
+        return ProcFds(pid)
+
+    def part(self) -> list[Any] | None:
+        """Wait for the next part of a large table; None if there is nobody any more."""
+        assert self._channel is not None
+        while isinstance(message := self._channel.receive(), dict):
+            self._told |= message
+        return message  # type: ignore[no-any-return]
+
+    def _take(self, path: str) -> Any:
+        """Return what the reader has found at a path, once; None if it did not come to it yet."""
+        assert self._channel is not None
+        while (found := self._told.pop(path, None)) is None and self._channel.has_message():
+            message = self._channel.receive()
+            if not isinstance(message, dict):
+                return None
+            self._told |= message
+        return found
+
+
+class _Told:
+    """The few descriptors of a process that the reader has looked at."""
+
+    foretold: Foretold | None = None
+
+    def __init__(self, pid: HostPid, raw: list[tuple[int, bytes]]) -> None:
+        self._pid = pid
+        self._raw = raw
+
+    def __iter__(self) -> Iterator[tuple[int, FdInfo]]:
+        for fd, raw in self._raw:
+            yield fd, parse_fdinfo(raw)
+
+    def link(self, fd: int) -> str:
+        """Say what a descriptor points to."""
+        return readlink_fd(self._pid, fd)
 
 
 class _Announced:
     """The descriptors of a process as the reader sends them."""
 
-    def __init__(self, pid: HostPid, channel: Channel) -> None:
+    def __init__(self, pid: HostPid, ahead: Ahead) -> None:
         self._pid = pid
-        self._channel = channel
+        self._ahead = ahead
         self._link = ""
         self.foretold: Foretold | None = None
 
     def __iter__(self) -> Iterator[tuple[int, FdInfo]]:
         fd = -1
-        while part := self._channel.receive():
+        while part := self._ahead.part():
             for fd, info, self._link, self.foretold in part:
                 yield fd, info
         self.foretold = None
@@ -87,77 +157,26 @@ class _Announced:
 
 
 @contextlib.contextmanager
-def reading_ahead(inside: Sequence[HostPid], foreseen: Mapping[HostPid, Foreseen]) -> Iterator[Ahead]:
-    """Have a reader stand by, if a process of a job has that many descriptors, and there is a processor for it."""
-    if len(os.sched_getaffinity(0)) < 2 or max(map(count_fds, inside), default=0) < _WORTHWHILE:
-        yield Ahead(foreseen)
+def reading_ahead(inside: Sequence[HostPid]) -> Iterator[Ahead]:
+    """Have a reader stand by, if there is that much to be read of a job, and a processor for it."""
+    many = len(inside) >= _MANY_PROCESSES or max(map(count_fds, inside), default=0) >= _MANY_DESCRIPTORS
+    if len(os.sched_getaffinity(0)) < 2 or not many:
+        yield Ahead()
         return
     from orchestrator.capture.channel import Channel
+    from orchestrator.capture.reader import serve
 
     (requests, ask), (answers, answer) = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
     fcntl.fcntl(answer, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     ours, theirs = Channel(answers, ask), Channel(requests, answer)
     child = os.fork()
     if child == 0:
-        _read_for(theirs, ours)
+        ours.close()
+        serve(theirs, inside)
     theirs.close()
     try:
-        yield Ahead(foreseen, ours)
+        yield Ahead(ours)
     finally:
         ours.close()
+        os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-
-
-def _read_for(channel: Channel, other: Channel) -> None:
-    try:
-        other.close()
-        os.setsid()  # a signal for our process group is the other's to answer
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        reader = _Reader()
-        for pid in channel.receive() or ():
-            for part in reader.read(pid):
-                channel.send(part)
-            channel.send([])
-    finally:
-        os._exit(0)
-
-
-class _Seen(NamedTuple):
-    pid: HostPid
-    fd: int
-
-
-class _Reader:
-    """What the second process knows."""
-
-    def __init__(self) -> None:
-        self._known: dict[Looks, list[_Seen]] = {}
-
-    def read(self, pid: HostPid) -> Iterator[list[tuple[int, FdInfo, str, Foretold]]]:
-        """Look at all descriptors of a process."""
-        pidfd = open_task(pid)
-        try:
-            with ProcFds(pid) as fds:
-                numbers = fds.numbers()
-                for at in range(0, len(numbers), _AT_ONCE):
-                    yield [self._look(pid, pidfd, fd, fds) for fd in numbers[at : at + _AT_ONCE]]
-        finally:
-            os.close(pidfd)
-
-    def _look(self, pid: HostPid, pidfd: int, fd: int, fds: ProcFds) -> tuple[int, FdInfo, str, Foretold]:
-        info = fds.info(fd)
-        alike = self._known.setdefault(looks(info), [])
-        place = find(alike, pid, fd)
-        if place >= 0:
-            return fd, info, "", Foretold(place)
-        alike.insert(~place, _Seen(pid, fd))
-        link = fds.link(fd)
-        if not has_owner(link, info.flags):
-            return fd, info, link, Foretold(place)
-        local = pidfd_getfd(pidfd, fd)
-        try:
-            # Whoever captures a socket needs a descriptor of his own anyway.
-            status = None if link.startswith("socket:") else os.fstat(local)
-            return fd, info, link, Foretold(place, status, ask_signals(local))
-        finally:
-            os.close(local)

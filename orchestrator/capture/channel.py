@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pickle
+import termios
 from typing import Any
 
 _LENGTH_BYTES = 8
+_NOTHING = bytes(4)
 
 
 class Channel:
@@ -22,7 +25,7 @@ class Channel:
         os.close(self._reading)
         os.close(self._writing)
 
-    def send(self, what: list[Any]) -> None:
+    def send(self, what: object) -> None:
         """Send a message, if there is somebody."""
         data = pickle.dumps(what, pickle.HIGHEST_PROTOCOL)
         data = len(data).to_bytes(_LENGTH_BYTES, "little") + data
@@ -30,7 +33,11 @@ class Channel:
             while data:
                 data = data[os.write(self._writing, data) :]
 
-    def receive(self) -> list[Any] | None:
+    def has_message(self) -> bool:
+        """Whether there is one, or at least its beginning."""
+        return int.from_bytes(fcntl.ioctl(self._reading, termios.FIONREAD, _NOTHING), "little") > 0
+
+    def receive(self) -> Any:
         """Return what was sent, None when there is nobody any more."""
         head = self._read(_LENGTH_BYTES)
         data = self._read(int.from_bytes(head, "little"))

@@ -157,15 +157,18 @@ def take(request: Request, writer: Writer) -> Statistics:
     else:
         writer.expect(while_held if 2 * while_held <= spare else 0)
     statistics.short_of_memory = wanted and not replicating
-    rehearse(lambda pid, pipe: _rehearse(pid, pipe, writer, cgroups))
     with contextlib.ExitStack() as replicas:
         with (
+            reading_ahead(inside) as ahead,
             deltas.followed() as tracking,
             _guarded(request),
             _hurried(),
             many_descriptors(),
-            reading_ahead(inside, foresee(inside, private) if replicating and tracking is None else {}) as ahead,
         ):
+            # Behind the fork of a reader: whoever writes first to memory that both have is held up.
+            rehearse(lambda pid, pipe: _rehearse(pid, pipe, writer, cgroups))
+            if replicating and tracking is None:
+                ahead.foreseen = foresee(inside, private)
             keep = (lambda replica: replicas.callback(replica.end)) if replicating else None
             left = _hold_and_write(
                 request, writer, holders, cgroups, statistics, keep, ahead, tracking, at_once=at_once
@@ -198,7 +201,7 @@ def _rehearse(pid: HostPid, pipe: str, writer: Writer, cgroups: JobCgroups) -> N
 def _held_for_a_moment(request: Request, statistics: Statistics) -> Iterator[HeldJob]:
     began = time.monotonic_ns()
     with _guarded(request), _hurried(), many_descriptors():
-        with _held(request) as job:
+        with _held(request, Ahead()) as job:
             yield job
         statistics.frozen_us = _us(began)
 
@@ -221,7 +224,7 @@ def _hold_and_write(
     """
     began = time.monotonic_ns()
     left: list[Left] = []
-    with _held(request) as job:
+    with _held(request, ahead) as job:
         statistics.freezing_us = _us(began)
         scope, capture, conclude = _describe(request, job, holders, cgroups, keep, ahead, tracking)
         try:
@@ -365,7 +368,7 @@ def _urgent() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _held(request: Request) -> Iterator[HeldJob]:
+def _held(request: Request, ahead: Ahead) -> Iterator[HeldJob]:
     """Hold the job; let it go however this ends."""
     job = HeldJob(request.timeout)
     try:
@@ -376,8 +379,9 @@ def _held(request: Request) -> Iterator[HeldJob]:
                 job.seize_tree(request.tree)
             except (FileNotFoundError, ProcessLookupError) as error:
                 raise NoSuchProcess(f"process {request.tree} is gone") from error
-        job.wait()
-        yield job
+        with ahead.listening():
+            job.wait(ahead.held)
+            yield job
     except TaskGone as error:
         raise CaptureFailed(f"{error} while it was captured", hint="try again") from error
     except TapeError as error:
@@ -461,9 +465,7 @@ def _describe(
         )
         if tracking is not None:
             tracking.begin(job.processes.values())
-        capture = JobCapture(
-            job, scope, mappers, table_of, files.table, files.entered, cgroups, ahead.foreseen, keep, tracking
-        )
+        capture = JobCapture(job, scope, mappers, table_of, files.table, files.entered, cgroups, ahead, keep, tracking)
         with capture.asking():
             living = [process.seen for process in job.processes.values() if not process.is_zombie]
             parents = [HostPid(p.stat.ppid) for p in job.processes.values() if p.stat.ppid not in job.processes]

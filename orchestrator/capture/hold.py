@@ -217,11 +217,13 @@ class HeldJob:
             raise NoSuchProcess(f"task {tid} is gone") from error
         self._seized.append(tid)
 
-    def wait(self) -> None:
-        """Wait until all seized threads have stopped, and read what they are."""
+    def wait(self, held: Callable[[Sequence[HostTid]], None] | None = None) -> None:
+        """Wait until all seized threads have stopped, and read what they are. ``held`` is called in between."""
         for tid in self._seized:
             if tid not in self._stopped:
                 self._wait_for(tid)
+        if held is not None:
+            held(self._seized)
         stopped = self._stopped
         by_process: dict[HostPid, dict[HostTid, Status]] = {}
         for tid in self._seized:
@@ -316,7 +318,6 @@ class HeldJob:
                 if known is None:
                     ptrace.detach(tid)
                 else:
-                    known.put_back()
                     if tid in traps:
                         arm(tid, traps[tid])
                     known.release(signal.SIGSTOP if stop and tid in leaders else 0)

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from orchestrator.capture.ahead import Ahead
 from orchestrator.capture.hold import HeldJob, HeldProcess, make_workspaces
-from orchestrator.capture.late import Foreseen, LateMemory, look_at
+from orchestrator.capture.late import LateMemory, look_at
 from orchestrator.capture.replica import Birth, Cloning, Keep, Replica, write_birth
 from orchestrator.capture.sharing import SharedStructures
 from orchestrator.capture.threads import ThreadView, leave_rseq_section, read_threads, settle_interrupted_call
@@ -64,6 +65,7 @@ from orchestrator.linux.proc_misc import (
 )
 from orchestrator.linux.proc_stat import Stat, read_stat
 from orchestrator.linux.proc_status import Status
+from orchestrator.linux.procfs import inode_at
 from orchestrator.snapshot import Clocks
 from orchestrator.tape.build import Played, Tape, TapeError
 from orchestrator.tape.tracee import TaskGone, Tracee
@@ -92,6 +94,15 @@ class Asked:
     answers: dict[str, Callable[[Played], object]] = field(default_factory=dict)
     birth: Birth | None = None
     """Of a replica, if the tape ends with one."""
+    _last: tuple[object, Mapping[str, Any]] | None = None
+
+    def read(self, played: Played) -> Mapping[str, Any]:
+        """Return the answers; processes that were forked mostly give the same."""
+        entries = len(self.tape) if self.birth is None else self.birth.clone.entry
+        outcome = played.outcome(entries)
+        if self._last is None or self._last[0] != outcome:
+            self._last = outcome, {what: answer(played) for what, answer in self.answers.items()}
+        return self._last[1]
 
 
 class MemoryToWrite(NamedTuple):
@@ -152,11 +163,11 @@ class JobCapture:
         table_of_thread: Callable[[HostPid, int, HostPid], FileTable],
         directory_of: Callable[[HostPid, str], ObjectId],
         cgroups: JobCgroups,
-        foreseen: Mapping[HostPid, Foreseen],
+        ahead: Ahead,
         keep: Keep | None,
         tracking: JobTracking | None = None,
     ) -> None:
-        """``keep`` gets the replicas of what is ``foreseen``."""
+        """``keep`` gets the replicas, of what was foreseen."""
         self._job = job
         self._keep = keep
         self._tracking = tracking
@@ -169,9 +180,9 @@ class JobCapture:
         self._elsewhere = cgroups.elsewhere
         self._own_cgroups = cgroups.own
         self._keys = keyrings.Lookout()
-        self._vm = SharedStructures(kcmp.KCMP_VM)
-        self._fd = SharedStructures(kcmp.KCMP_FILES)
-        self._fs = SharedStructures(kcmp.KCMP_FS)
+        self._vm = SharedStructures(kcmp.KCMP_VM, ahead.alike(kcmp.KCMP_VM))
+        self._fd = SharedStructures(kcmp.KCMP_FILES, ahead.alike(kcmp.KCMP_FILES))
+        self._fs = SharedStructures(kcmp.KCMP_FS, ahead.alike(kcmp.KCMP_FS))
         self._sig = SharedStructures(kcmp.KCMP_SIGHAND)
         self._seccomp = seccomp.SeccompCollector(scope)
         self._asynchronous = any_contexts()
@@ -186,7 +197,7 @@ class JobCapture:
         living = sum(not process.is_zombie for process in job.processes.values())
         self._parents = {process.stat.ppid for process in job.processes.values()}
         self._placer = Placer(scope.layout, alone=living < 2)
-        self._foreseen = foreseen
+        self._foreseen = ahead.foreseen
         self._late: dict[HostPid, LateMemory] = {}
         self._describing: list[Callable[[bool], None]] = []
         self._locks_future = False
@@ -287,28 +298,22 @@ class JobCapture:
         places = cgroup_of(process.seen) if self._own_cgroups.asks or self._elsewhere.watches else {}
         cgroup = self._own_cgroups.of_process(places)
         threads = []
-        leader: tuple[Asked, Played] | None = None
+        answers: Mapping[str, Any] | None = None
         for view, rseq in zip(views, turn.sequences, strict=True):
             strays = self._elsewhere.of(process.seen, view.thread.tid, places)
-            asked, played, record = self._capture_thread(turn, view, rseq, strays, cgroup)
+            found, record = self._capture_thread(turn, view, rseq, strays, cgroup)
             threads.append(record)
-            leader = leader or (asked, played)
-        assert leader is not None
-        asked, played = leader
-        read: Callable[[str], object] = lambda name: asked.answers[name](played)  # noqa: E731
+            answers = answers or found
+        assert answers is not None
         if new_actions:
-            self.signal_actions.append(signals.SignalActions(sig, read("actions")))  # type: ignore[arg-type]
-        of_process, keys = read("process"), read("keyrings")
-        assert isinstance(of_process, attributes.ProcessAttributes)
-        assert isinstance(keys, keyrings.Found)
-        of_process = msgspec.structs.replace(of_process, keyring=keys.process)
+            self.signal_actions.append(signals.SignalActions(sig, answers["actions"]))
+        of_process = msgspec.structs.replace(answers["process"], keyring=answers["keyrings"].process)
         labels.note_label(self._scope, process.host, process.seen)
-        refused.note_refused(self._scope, process.host, read("refused"), status)  # type: ignore[arg-type]
-        if asked.birth is not None and read("locks future"):
-            self._locks_future = True
+        refused.note_refused(self._scope, process.host, answers["refused"], status)
+        self._locks_future |= answers.get("locks future", False)
         if new_memory:
-            brk = _ask_break(process) if vm in self._flags else read("brk")
-            self._capture_memory(process, vm, parent, of_process, brk, read("barriers"), threads[0])  # type: ignore[arg-type]
+            brk = _ask_break(process) if vm in self._flags else answers["brk"]
+            self._capture_memory(process, vm, parent, of_process, brk, answers["barriers"], threads[0])
         fd, new_table = self._fd.identify(process.seen)
         if new_table:
             self.file_tables.append(self._table_of(process, parent.seen if parent else None))
@@ -332,9 +337,9 @@ class JobCapture:
             vm, fd, fs, sig,
             ptrace.peek_signals(process.seen, shared=True) if status.shd_pnd else [],
             of_process,
-            read("limits"),  # type: ignore[arg-type]
-            read("interval timers"),  # type: ignore[arg-type]
-            read("posix timers"),  # type: ignore[arg-type]
+            answers["limits"],
+            answers["interval timers"],
+            answers["posix timers"],
             read_oom_score_adj(process.seen),
             cgroup,
             process.stopped_by,
@@ -444,7 +449,7 @@ class JobCapture:
         rseq: ptrace.RseqConfiguration,
         strays: tuple[Place, ...],
         cgroup: str,
-    ) -> tuple[Asked, Played, Thread]:
+    ) -> tuple[Mapping[str, Any], Thread]:
         process, thread, status = turn.process, view.thread, view.status
         assert process.workspace is not None
         if turn.asked is None:
@@ -458,13 +463,11 @@ class JobCapture:
         else:
             asked = self._questions(process, turn.vm, thread, status)
             played = thread.play(asked.tape, process.workspace)
-        answers = asked.answers
-        self._take_clocks(asked, played)
-        keys, settings, addresses = (answers[what](played) for what in ("keyrings", "attributes", "addresses"))
-        assert isinstance(settings, attributes.ThreadAttributes)
-        assert isinstance(keys, keyrings.Found)
-        assert isinstance(addresses, userspace.UserAddresses)
-        if answers["landlock"](played):
+        answers = asked.read(played)
+        if "clocks" in answers:
+            self.clocks = Clocks(time.time_ns(), *answers["clocks"])
+        keys = answers["keyrings"]
+        if answers["landlock"]:
             refused.note_landlock(self._scope, process.host, thread.tid)
         refused.note_keys(self._scope, process.host, thread.tid, keys)
         record = Thread(
@@ -473,17 +476,17 @@ class JobCapture:
             thread.xstate,
             thread.sigmask,
             ptrace.peek_signals(thread.tid, shared=False) if status.sig_pnd else [],
-            msgspec.structs.replace(settings, keyring=keys.thread),
-            answers["credentials"](played),  # type: ignore[arg-type]
-            answers["scheduling"](played),  # type: ignore[arg-type]
-            msgspec.structs.replace(addresses, rseq=(rseq.address, rseq.size, rseq.signature, rseq.flags)),
+            msgspec.structs.replace(answers["attributes"], keyring=keys.thread),
+            answers["credentials"],
+            answers["scheduling"],
+            msgspec.structs.replace(answers["addresses"], rseq=(rseq.address, rseq.size, rseq.signature, rseq.flags)),
             view.seccomp,
             places=strays,
             traps=process.traps.get(thread.tid),
             cgroup=self._own_cgroups.of_thread(thread.tid, cgroup),
             sleep=sleeps.capture_sleep(as_called, process.memory),
         )
-        return asked, played, record
+        return answers, record
 
     def _questions(self, process: HeldProcess, vm: ObjectId, thread: Tracee, status: Status) -> Asked:
         """Write down what to ask a thread, or take what one was asked of whom nothing else is known."""
@@ -644,16 +647,12 @@ class JobCapture:
 
     def _executable(self, process: HeldProcess, lines: Iterable[MapLine]) -> ObjectId:
         link = f"/proc/{process.seen}/exe"
-        stat = os.stat(link)
-        line = next((line for line in lines if line.inode == stat.st_ino and line.path), None)
+        inode = inode_at(link)
+        line = next((line for line in lines if line.inode == inode and line.path), None)
         if line is None:
             self._scope.unsupported(process.host, f"executable {os.readlink(link)}", "it is not mapped any more")
             return ObjectId(-1)
         return self._mappers.file(process.seen, _as_private(line), False)
-
-    def _take_clocks(self, asked: Asked, played: Played) -> None:
-        if "clocks" in asked.answers:
-            self.clocks = Clocks(time.time_ns(), *asked.answers["clocks"](played))  # type: ignore[misc]
 
 
 def _ask_break(process: HeldProcess) -> int:

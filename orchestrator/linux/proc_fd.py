@@ -92,9 +92,13 @@ class ProcFds:
         """Say what a descriptor points to, e.g. "pipe:[123]" or "/tmp/x (deleted)"."""
         return os.readlink(str(fd), dir_fd=self._fd)
 
-    def info(self, fd: int) -> FdInfo:
+    def raw(self, fd: int) -> bytes:
         """Read what the kernel tells about one descriptor."""
-        return parse_fdinfo(_read(str(fd), self._fdinfo))
+        return _read(str(fd), self._fdinfo)
+
+    def info(self, fd: int) -> FdInfo:
+        """Read and parse it."""
+        return parse_fdinfo(self.raw(fd))
 
     def __iter__(self) -> Iterator[tuple[int, FdInfo]]:
         for fd in self.numbers():

@@ -9,7 +9,7 @@ import os
 import re
 from typing import NamedTuple
 
-from orchestrator.linux.procfs import read_file, read_record
+from orchestrator.linux.procfs import read_before, read_file, read_record
 
 RLIM_INFINITY = 2**64 - 1
 RLIM_NLIMITS = 16
@@ -129,7 +129,9 @@ def read_ns_ids(pid: int) -> dict[str, int]:
     "pid_for_children" between unshare(CLONE_NEWPID) and the first fork.
     """
     directory = f"/proc/{pid}/ns"
-    ids = {}
+    ids: dict[str, int] = read_before(directory) or {}
+    if ids:
+        return ids
     for name in os.listdir(directory):
         try:
             target = os.readlink(f"{directory}/{name}")

@@ -84,7 +84,10 @@ class TapeError(Exception):
         self.entry = entry
         self.errno = errno
         self.played = played
-        super().__init__(f"{tape.render_entry(entry)} = -1 {os.strerror(errno)}")
+        super().__init__()
+
+    def __str__(self) -> str:
+        return f"{self.tape.render_entry(self.entry)} = -1 {os.strerror(self.errno)}"
 
 
 class Tape:
@@ -288,6 +291,10 @@ class Played:
         """Return an entry's result; a negative number is an errno that was allowed."""
         entry = which.entry if isinstance(which, Result) else which
         return self.results[entry]
+
+    def outcome(self, entries: int) -> tuple[bytes, bytes]:
+        """Return the results of the first so many entries, and all data, to be compared with another play's."""
+        return self.results[:entries].tobytes(), self._memory[self._data_at :]
 
     def data(self, block: Block) -> bytes:
         """Return the bytes of a block after the play."""

@@ -99,7 +99,9 @@ class Tracee:
         """
         self._begin_call(number, *arguments)
         self._enter_call()
-        return self._end_call()
+        result = self._end_call()
+        self.put_back()
+        return result
 
     def _begin_call(self, number: int, *arguments: int) -> None:
         registers = self.registers.copy()
@@ -120,7 +122,6 @@ class Tracee:
     def _end_call(self) -> int:
         self._wait_syscall()
         after = arch.unpack_registers(ptrace.get_regset(self.tid, ptrace.NT_PRSTATUS))
-        self.put_back()
         return arch.call_result(after)
 
     def _wait_syscall(self) -> None:
@@ -166,7 +167,8 @@ class Tracee:
         while True:
             stop = ptrace.wait_for(self.tid)
             if self.stopped_at_end(stop):
-                return self.results()
+                self.put_back()  # a tape that comes to lie there is not to be what the task stands in
+                return self.read_results()
 
     def pause(self) -> Played:
         """Wait until a tape stops itself amid its entries, and read what it returned so far; :meth:`go_on` continues.
@@ -180,7 +182,7 @@ class Tracee:
         try:
             return tape.read_back(self.memory.read(at, tape.size))
         except TapeError:
-            self.results()
+            self.put_back()
             raise
 
     def go_on(self) -> None:
@@ -201,11 +203,6 @@ class Tracee:
             ptrace.cont(self.tid)
             return False
         return True
-
-    def results(self) -> Played:
-        """Put the task's own registers back and read what the finished tape returned."""
-        self.put_back()
-        return self.read_results()
 
     def read_results(self) -> Played:
         """Read what the finished tape returned; raises TapeError if it stopped early."""
@@ -229,6 +226,7 @@ class Tracee:
 
     def release(self, sig: int = 0) -> None:
         """Detach; the task goes on as it was, with ``sig`` or any window-change signal that came meanwhile."""
+        self.put_back()
         if sig == 0 and self._extra_signals:
             ptrace.set_siginfo(self.tid, self._extra_signals[-1])
             sig = TAPE_SIGNAL
@@ -244,7 +242,10 @@ class Call(NamedTuple):
 
 
 def call_together(calls: Sequence[Call]) -> list[int | TaskGone | OSError]:
-    """Have each task make its call while we see to the others; return results or -errno, or why there is none."""
+    """Have each task make its call while we see to the others; return results or -errno, or why there is none.
+
+    Each is of a process of its own, and stands behind its call until it is let do something else, or go.
+    """
     found: list[int | TaskGone | OSError] = [0] * len(calls)
     left = list(range(len(calls)))
     steps: tuple[Callable[[Call], int | None], ...] = (

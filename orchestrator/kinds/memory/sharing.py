@@ -106,12 +106,16 @@ class Sharing:
     def _anywhere(self, entries: array[int], first: int, last: int) -> list[Known]:
         get = self._places.get
         found: list[Known] = []
+        begin, at, expected = first, -1, -1
         for page in range(first, last):
-            at = get(entries[page], -1)
-            if found and at == (found[-1].at + (page - found[-1].first) * PAGE if found[-1].at >= 0 else -1):
-                found[-1] = found[-1]._replace(last=page + 1)
-            else:
-                found.append(Known(page, page + 1, at))
+            place = get(entries[page], -1)
+            if place != expected:
+                if begin < page:
+                    found.append(Known(begin, page, at))
+                begin, at = page, place
+            expected = place + PAGE if place >= 0 else -1
+        if begin < last:
+            found.append(Known(begin, last, at))
         return found
 
     def remember(self, run: SharedRun) -> None:

@@ -9,6 +9,7 @@ from orchestrator.errors import FileMissing, ImageCorrupt
 from orchestrator.ids import HostPid, ObjectId
 from orchestrator.kinds.record import Record, native_path, portable_path
 from orchestrator.kinds.scope import Scope
+from orchestrator.linux.procfs import read_link
 from orchestrator.tape.build import Tape
 
 _DELETED = " (deleted)"
@@ -41,7 +42,7 @@ def capture_filesystem(
     paths = []
     entered = _BY_NAME
     for name in ("cwd", "root"):
-        path = os.readlink(f"/proc/{pid}/{name}")
+        path = read_link(f"/proc/{pid}/{name}")
         if path.endswith(_DELETED) and not os.path.lexists(path):
             if name == "cwd":
                 entered = open_directory(pid, name)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from orchestrator.capture import ahead
-from orchestrator.ids import HostPid
+from harness.deadline import Deadline
+from orchestrator.capture import ahead, reader
+from orchestrator.ids import HostPid, HostTid
 from orchestrator.kinds.files.alike import find
+from orchestrator.linux import procfs
 from orchestrator.linux.kcmp import same_file
 from orchestrator.linux.proc_fd import Descriptors, ProcFds
+from orchestrator.linux.proc_misc import read_auxv, read_ns_ids
 
 pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="nobody reads ahead on a single processor")
 
@@ -78,16 +82,17 @@ def check(pid: HostPid, seen: Sequence[tuple[int, object, str, int]]) -> None:
 
 
 def test_the_reader_tells_what_we_would_read(holder: HostPid) -> None:
-    with ahead.reading_ahead([holder], {}) as reader:
-        reader.tell([holder])
-        with reader.descriptors(holder) as told:
+    with ahead.reading_ahead([holder]) as reading:
+        reading.held([HostTid(holder)])
+        reading.tell([holder])
+        with reading.descriptors(holder) as told:
             assert not isinstance(told, ProcFds)
             check(holder, list(everything(holder, told)))
-        with reader.descriptors(holder) as again:
+        with reading.descriptors(holder) as again:
             check(holder, list(everything(holder, again)))
 
 
-@pytest.mark.parametrize("after", [0, 1, ahead._AT_ONCE, _MANY // 2])
+@pytest.mark.parametrize("after", [0, 1, reader._AT_ONCE, _MANY // 2])
 def test_a_reader_that_ends_early_is_done_without(holder: HostPid, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ahead, "_PIPE_BYTES", 4096)  # it cannot be far ahead
     children: list[int] = []
@@ -99,10 +104,11 @@ def test_a_reader_that_ends_early_is_done_without(holder: HostPid, after: int, m
         return pid
 
     monkeypatch.setattr(os, "fork", noted)
-    with ahead.reading_ahead([holder], {}) as reader:
-        reader.tell([holder])
+    with ahead.reading_ahead([holder]) as reading:
+        reading.held([HostTid(holder)])
+        reading.tell([holder])
         seen: list[tuple[int, object, str, int]] = []
-        with reader.descriptors(holder) as told:
+        with reading.descriptors(holder) as told:
             for one in everything(holder, told):
                 seen.append(one)
                 if len(seen) == after + 1:
@@ -111,7 +117,45 @@ def test_a_reader_that_ends_early_is_done_without(holder: HostPid, after: int, m
 
 
 def test_small_tables_need_no_reader() -> None:
-    with ahead.reading_ahead([HostPid(os.getpid())], {}) as reader:
-        assert not reader.has_reader
-        with reader.descriptors(HostPid(os.getpid())) as fds:
+    with ahead.reading_ahead([HostPid(os.getpid())]) as reading:
+        assert not reading.has_reader
+        with reading.descriptors(HostPid(os.getpid())) as fds:
             assert isinstance(fds, ProcFds)
+
+
+def test_small_files_are_told_once_and_only_while_the_job_is_held() -> None:
+    """Whatever the reader has not come to yet is read by ourselves."""
+    children = [_sleeper() for _ in range(ahead._MANY_PROCESSES)]
+    try:
+        with ahead.reading_ahead(children) as reading, reading.listening():
+            reading.held([HostTid(pid) for pid in children])
+            last = children[-1]
+            paths = [f"/proc/{last}/stat", f"/proc/{last}/auxv", f"/proc/{last}/ns", f"/proc/{last}/fd"]
+            deadline = Deadline.after(10)
+            told: dict[str, object] = {}
+            while len(told) < len(paths):
+                assert not deadline.passed, told
+                for path in paths:
+                    if (found := procfs.read_before(path)) is not None:
+                        assert path not in told
+                        told[path] = found
+            assert [procfs.read_before(path) for path in paths] == [None] * len(paths)
+        assert told[paths[0]] == Path(paths[0]).read_bytes()
+        assert told[paths[1]] == read_auxv(last)
+        assert told[paths[2]] == read_ns_ids(last)
+        with ProcFds(last) as fds:
+            assert told[paths[3]] == [(fd, fds.raw(fd)) for fd in fds.numbers()]
+        assert procfs.read_before(paths[0]) is None
+    finally:
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def _sleeper() -> HostPid:
+    pid = os.fork()
+    if pid == 0:
+        os.closerange(3, 1000)
+        signal.pause()
+        os._exit(1)
+    return HostPid(pid)
