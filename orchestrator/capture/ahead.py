@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import os
 import signal
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,8 @@ class Ahead:
         """What the processes had mapped before they were held."""
         self._channel = channel
         self._told: dict[str, Any] = {}
+        self._parts: deque[list[Any]] = deque()
+        """Of large tables, as they came."""
         self._expected: list[HostPid] = []
 
     @property
@@ -70,10 +73,8 @@ class Ahead:
         if self._channel is None:
             return {}
         while (found := self._told.get(SHARING)) is None:
-            message = self._channel.receive()
-            if message is None:
+            if not self._receive():
                 return {}
-            self._told |= message
         return found[kind]  # type: ignore[no-any-return]
 
     def tell(self, pids: Sequence[HostPid]) -> None:
@@ -95,20 +96,27 @@ class Ahead:
 
     def part(self) -> list[Any] | None:
         """Wait for the next part of a large table; None if there is nobody any more."""
-        assert self._channel is not None
-        while isinstance(message := self._channel.receive(), dict):
-            self._told |= message
-        return message  # type: ignore[no-any-return]
+        while not self._parts:
+            if not self._receive():
+                return None
+        return self._parts.popleft()
 
     def _take(self, path: str) -> Any:
         """Return what the reader has found at a path, once; None if it did not come to it yet."""
         assert self._channel is not None
-        while (found := self._told.pop(path, None)) is None and self._channel.has_message():
-            message = self._channel.receive()
-            if not isinstance(message, dict):
-                return None
-            self._told |= message
+        while (found := self._told.pop(path, None)) is None and self._channel.has_message() and self._receive():
+            pass
         return found
+
+    def _receive(self) -> bool:
+        """Wait for a message; False if there is nobody any more."""
+        assert self._channel is not None
+        message = self._channel.receive()
+        if isinstance(message, dict):
+            self._told |= message
+        elif message is not None:
+            self._parts.append(message)
+        return message is not None
 
 
 class _Told:

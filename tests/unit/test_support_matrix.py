@@ -20,7 +20,7 @@ REFERENCE = re.compile(r"`([\w/]+\.py)::([\w:]+)(?:\[([^\]`]+)\])?`")
 GONE = {"coordinator.py", "linux/arch/aarch64.py"}
 """Modules of the first design that were never made."""
 VERDICTS = {"yes", "partly", "refused"}
-TABLES_OF_REASONS = {"_ANONYMOUS", "_LINKS", "_INTERNAL", "_REFUSED_FLAGS"}
+TABLES_OF_REASONS = {"_ANONYMOUS", "_LINKS", "_INTERNAL", "REFUSED_FLAGS"}
 ROW = re.compile(r"^\|(.+)\|$", re.MULTILINE)
 
 

@@ -85,9 +85,13 @@ def test_the_reader_tells_what_we_would_read(holder: HostPid) -> None:
     with ahead.reading_ahead([holder]) as reading:
         reading.held([HostTid(holder)])
         reading.tell([holder])
-        with reading.descriptors(holder) as told:
+        with reading.listening(), reading.descriptors(holder) as told:
             assert not isinstance(told, ProcFds)
-            check(holder, list(everything(holder, told)))
+            seen = []
+            for one in everything(holder, told):
+                seen.append(one)
+                assert procfs.read_before("/nowhere") is None, "what comes meanwhile is kept for later"
+            check(holder, seen)
         with reading.descriptors(holder) as again:
             check(holder, list(everything(holder, again)))
 
