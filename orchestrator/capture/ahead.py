@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SHARING = "kcmp"
 """What is told under no path: for each type of structure who shares it with whom."""
 _MANY_PROCESSES = 16
-_MANY_DESCRIPTORS = 256
+MANY_DESCRIPTORS = 256
 """Of one process. From so many on it pays."""
 _PIPE_BYTES = 1 << 20
 
@@ -42,6 +42,8 @@ class Ahead:
         """What the processes had mapped before they were held."""
         self._channel = channel
         self._told: dict[str, Any] = {}
+        self._seen: set[str] = set()
+        """Paths that we have looked at ourselves."""
         self._parts: deque[list[Any]] = deque()
         """Of large tables, as they came."""
         self._expected: list[HostPid] = []
@@ -80,7 +82,7 @@ class Ahead:
     def tell(self, pids: Sequence[HostPid]) -> None:
         """Name the held processes in the order in which their descriptors will be asked for."""
         assert self._channel is not None
-        self._expected = [pid for pid in pids if count_fds(pid) >= _MANY_DESCRIPTORS]
+        self._expected = [pid for pid in pids if count_fds(pid) >= MANY_DESCRIPTORS]
         self._channel.send([int(pid) for pid in self._expected])
 
     def descriptors(self, pid: HostPid) -> AbstractContextManager[Descriptors]:
@@ -102,10 +104,15 @@ class Ahead:
         return self._parts.popleft()
 
     def _take(self, path: str) -> Any:
-        """Return what the reader has found at a path, once; None if it did not come to it yet."""
+        """Return what the reader has found at a path, once; None if it did not come to it yet.
+
+        Then we look ourselves, and he comes too late: what he has seen by then may be old when we look again.
+        """
         assert self._channel is not None
         while (found := self._told.pop(path, None)) is None and self._channel.has_message() and self._receive():
             pass
+        if found is None:
+            self._seen.add(path)
         return found
 
     def _receive(self) -> bool:
@@ -114,6 +121,8 @@ class Ahead:
         message = self._channel.receive()
         if isinstance(message, dict):
             self._told |= message
+            for path in message.keys() & self._seen:
+                del self._told[path]
         elif message is not None:
             self._parts.append(message)
         return message is not None
@@ -167,7 +176,7 @@ class _Announced:
 @contextlib.contextmanager
 def reading_ahead(inside: Sequence[HostPid]) -> Iterator[Ahead]:
     """Have a reader stand by, if there is that much to be read of a job, and a processor for it."""
-    many = len(inside) >= _MANY_PROCESSES or max(map(count_fds, inside), default=0) >= _MANY_DESCRIPTORS
+    many = len(inside) >= _MANY_PROCESSES or max(map(count_fds, inside), default=0) >= MANY_DESCRIPTORS
     if len(os.sched_getaffinity(0)) < 2 or not many:
         yield Ahead()
         return

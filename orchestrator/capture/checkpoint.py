@@ -281,7 +281,7 @@ def _may_be_described_later(scope: Scope, capture: JobCapture) -> bool:
     if not capture.has_replicas or scope.copies or scope.last_acts:
         return False
     able = may_write_itself(capture.processes)
-    return all(write.pid in able for write in capture.processes if write.state is not None)
+    return all(process.pid in able for process in capture.processes if process.state is not None)
 
 
 def _begin(writer: Writer, snapshot: Snapshot, statistics: Statistics) -> int:

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn
 
-from orchestrator.capture.ahead import SHARING
+from orchestrator.capture.ahead import MANY_DESCRIPTORS, SHARING
 from orchestrator.capture.channel import Channel
 from orchestrator.capture.sharing import SharedStructures
 from orchestrator.ids import HostPid, ObjectId
@@ -20,8 +20,6 @@ from orchestrator.linux.proc_fd import FdInfo, Foretold, ProcFds, count_fds
 from orchestrator.linux.proc_misc import read_ns_ids
 from orchestrator.linux.procfs import read_file
 
-WORTHWHILE = 256
-"""Descriptors in one table from which on it is read by itself."""
 _AT_ONCE = 128
 _URGENT_NICE = -20
 _SHARED = (KCMP_VM, KCMP_FILES, KCMP_FS)
@@ -33,7 +31,7 @@ _THEN = ("maps", "timers", "cgroup", "oom_score_adj", "coredump_filter", "loginu
 
 
 def serve(channel: Channel, pids: Sequence[HostPid]) -> NoReturn:
-    """Be the reader: be told which tasks of which ``pids`` are the leaders stand still, then whose tables to read."""
+    """Be told which tasks stand still, some of them the main threads of ``pids``; and then whose tables are large."""
     try:
         os.setsid()  # a signal for our process group is the other's to answer
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
@@ -64,7 +62,7 @@ def _about(tids: Sequence[int], leaders: set[HostPid]) -> Iterator[dict[str, Any
                 told[f"/proc/{tid}/exe"] = os.stat(f"/proc/{tid}/exe").st_ino
                 for name in ("cwd", "root"):
                     told[f"/proc/{tid}/{name}"] = os.readlink(f"/proc/{tid}/{name}")
-            if count_fds(tid) < WORTHWHILE:
+            if count_fds(tid) < MANY_DESCRIPTORS:
                 with contextlib.suppress(OSError), ProcFds(tid) as fds:
                     told[f"/proc/{tid}/fd"] = [(fd, fds.raw(fd)) for fd in fds.numbers()]
             yield told

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import mmap
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgspec
@@ -16,12 +14,13 @@ import msgspec
 from orchestrator.capture.ahead import Ahead
 from orchestrator.capture.hold import HeldJob, HeldProcess, make_workspaces
 from orchestrator.capture.late import LateMemory, look_at
-from orchestrator.capture.replica import Birth, Cloning, Keep, Replica, write_birth
+from orchestrator.capture.questions import Asked, Questions, ask_break
+from orchestrator.capture.replica import Cloning, Keep, Replica
 from orchestrator.capture.sharing import SharedStructures
 from orchestrator.capture.threads import ThreadView, leave_rseq_section, read_threads, settle_interrupted_call
 from orchestrator.capture.tracking import JobTracking
 from orchestrator.errors import CaptureFailed
-from orchestrator.ids import HostPid, ObjectId, Pid, Tid
+from orchestrator.ids import HostPid, ObjectId, Pid
 from orchestrator.kinds.files.io_uring import IO_URING
 from orchestrator.kinds.files.kind import FileTable
 from orchestrator.kinds.memory.aio import AIO, any_contexts, probe_bytes, ring_name, save_ring
@@ -32,19 +31,12 @@ from orchestrator.kinds.scope import Scope
 from orchestrator.kinds.task import (
     attributes,
     audit,
-    barriers,
-    credentials,
-    keyrings,
     labels,
-    limits,
     refused,
     registers,
-    scheduling,
     seccomp,
     signals,
     sleeps,
-    timers,
-    userspace,
 )
 from orchestrator.kinds.task.filesystem import FilesystemContext, capture_filesystem
 from orchestrator.kinds.task.own_cgroups import JobCgroups
@@ -56,53 +48,22 @@ from orchestrator.linux.pidfd import open_task
 from orchestrator.linux.proc_fd import list_fds
 from orchestrator.linux.proc_maps import FlagsAhead, MapLine, read_maps
 from orchestrator.linux.proc_misc import (
-    PosixTimerLine,
     cgroup_of,
     read_autogroup_nice,
     read_coredump_filter,
     read_oom_score_adj,
-    read_timers,
 )
 from orchestrator.linux.proc_stat import Stat, read_stat
 from orchestrator.linux.proc_status import Status
 from orchestrator.linux.procfs import inode_at
 from orchestrator.snapshot import Clocks
-from orchestrator.tape.build import Played, Tape, TapeError
+from orchestrator.tape.build import Played, TapeError
 from orchestrator.tape.tracee import TaskGone, Tracee
 
 _TAPE_BYTES = 32 * 1024
 _WALKED_LONG_KIB = 64 * 1024
 """From so much memory on, a thread that waits for what the kernel tells of it is worth its while."""
-_OF_ONE_TASK: dict[str, Any] = {
-    "umask": 0, "state": "", "tgid": 0, "pid": 0, "ppid": 0, "tracer_pid": 0, "ns_tgid": (), "ns_pid": (),
-    "ns_pgid": (), "ns_sid": (), "threads": 0, "sig_pnd": 0, "shd_pnd": 0, "sig_blk": 0, "sig_ign": 0, "sig_cgt": 0,
-    "vm_rss_kib": 0, "vm_locked_kib": 0,
-}  # fmt: skip
-"""What of a status has no part in what its task is asked, and in what is made of the answers."""
-_MOST_ASKED = 64
 _NOBODYS = ObjectId(-1)
-_UNUSED = mmap.PAGESIZE
-"""A page of a workspace in which nothing lies while somebody traces the process, see Workspace."""
-_IO_FLUSHER = 0x0008_0000 | 0x0010_0000  # PF_MEMALLOC_NOIO, PF_LOCAL_THROTTLE
-
-
-@dataclass(slots=True)
-class Asked:
-    """The questions of one tape and how to read their answers."""
-
-    tape: Tape
-    answers: dict[str, Callable[[Played], object]] = field(default_factory=dict)
-    birth: Birth | None = None
-    """Of a replica, if the tape ends with one."""
-    _last: tuple[object, Mapping[str, Any]] | None = None
-
-    def read(self, played: Played) -> Mapping[str, Any]:
-        """Return the answers; processes that were forked mostly give the same."""
-        entries = len(self.tape) if self.birth is None else self.birth.clone.entry
-        outcome = played.outcome(entries)
-        if self._last is None or self._last[0] != outcome:
-            self._last = outcome, {what: answer(played) for what, answer in self.answers.items()}
-        return self._last[1]
 
 
 class MemoryToWrite(NamedTuple):
@@ -179,7 +140,6 @@ class JobCapture:
         self._of_threads: set[ObjectId] = set()
         self._elsewhere = cgroups.elsewhere
         self._own_cgroups = cgroups.own
-        self._keys = keyrings.Lookout()
         self._vm = SharedStructures(kcmp.KCMP_VM, ahead.alike(kcmp.KCMP_VM))
         self._fd = SharedStructures(kcmp.KCMP_FILES, ahead.alike(kcmp.KCMP_FILES))
         self._fs = SharedStructures(kcmp.KCMP_FS, ahead.alike(kcmp.KCMP_FS))
@@ -188,9 +148,7 @@ class JobCapture:
         self._asynchronous = any_contexts()
         self._turns: list[_Turn] = []
         self._workspaces: dict[ObjectId, HeldProcess] = {}
-        self._clocks_asked = False
-        self._asked: dict[object, Asked] = {}
-        """Processes that were forked are asked the same, and a job waits while some hundred calls are written down."""
+        self._questions = Questions(scope)
         self._flags: dict[ObjectId, FlagsAhead] = {}
         self._tracked: dict[ObjectId, TrackedMemory | None] = {}
         self._memory: dict[HostPid, CapturedMemory] = {}
@@ -312,7 +270,7 @@ class JobCapture:
         refused.note_refused(self._scope, process.host, answers["refused"], status)
         self._locks_future |= answers.get("locks future", False)
         if new_memory:
-            brk = _ask_break(process) if vm in self._flags else answers["brk"]
+            brk = ask_break(process) if vm in self._flags else answers["brk"]
             self._capture_memory(process, vm, parent, of_process, brk, answers["barriers"], threads[0])
         fd, new_table = self._fd.identify(process.seen)
         if new_table:
@@ -433,7 +391,12 @@ class JobCapture:
         """Let the leader of a process begin to play what it is asked."""
         leader = turn.views[0]
         settle_interrupted_call(leader.thread, leader.status)
-        turn.begin(self._questions(turn.process, turn.vm, leader.thread, leader.status))
+        turn.begin(self._ask(turn, leader.thread, leader.status))
+
+    def _ask(self, turn: _Turn, thread: Tracee, status: Status) -> Asked:
+        process = turn.process
+        replica = thread is process.leader and process.owns_workspace and process.host in self._late
+        return self._questions.of(process, thread, status, walked=turn.vm in self._flags, replica=replica)
 
     def _finish(self, turn: _Turn) -> Played:
         played, replica = turn.finish()
@@ -461,7 +424,7 @@ class JobCapture:
         if asked is not None:
             played = self._finish(turn)
         else:
-            asked = self._questions(process, turn.vm, thread, status)
+            asked = self._ask(turn, thread, status)
             played = thread.play(asked.tape, process.workspace)
         answers = asked.read(played)
         if "clocks" in answers:
@@ -487,69 +450,6 @@ class JobCapture:
             sleep=sleeps.capture_sleep(as_called, process.memory),
         )
         return answers, record
-
-    def _questions(self, process: HeldProcess, vm: ObjectId, thread: Tracee, status: Status) -> Asked:
-        """Write down what to ask a thread, or take what one was asked of whom nothing else is known."""
-        lines = read_timers(process.seen) if thread is process.leader else []
-        flushes = _flushes(process, thread)
-        late = thread is process.leader and process.owns_workspace and process.host in self._late
-        alike = (
-            thread is process.leader, vm in self._flags, len(process.threads), flushes, len(status.ns_pid),
-            process.workspace if late else None, status._replace(**_OF_ONE_TASK),
-        )  # fmt: skip
-        asked = self._asked.get(alike)
-        if asked is None or lines:
-            asked = Asked(Tape())
-            answers, tape = asked.answers, asked.tape
-            answers["attributes"] = attributes.ask_thread(tape, status, status.name, io_flusher=flushes)
-            answers["landlock"] = refused.ask_landlock(tape, status)
-            answers["keyrings"] = keyrings.ask_keyrings(tape, self._keys, status.uids[3])
-            answers["credentials"] = credentials.ask_credentials(tape, status)
-            answers["scheduling"] = scheduling.ask_scheduling(tape)
-            answers["addresses"] = userspace.ask_addresses(tape)
-            if thread is process.leader:
-                self._ask_process(process, vm, asked, lines)
-            if late:
-                self._ask_for_replica(process, asked)
-            if "clocks" not in answers and not lines:
-                tape.is_repeated = True
-                if len(self._asked) >= _MOST_ASKED:
-                    self._asked.clear()
-                self._asked[alike] = asked
-        asked.tape.label = f"{process.name}: ask"
-        return asked
-
-    def _ask_process(self, process: HeldProcess, vm: ObjectId, asked: Asked, lines: list[PosixTimerLine]) -> None:
-        answers, tape = asked.answers, asked.tape
-        answers["actions"] = signals.ask_actions(tape)
-        answers["limits"] = limits.ask_limits(tape)
-        answers["process"] = attributes.ask_process(tape, len(process.threads))
-        answers["refused"] = refused.ask_refused(tape)
-        answers["barriers"] = barriers.ask_barriers(tape)
-        answers["interval timers"] = timers.ask_interval_timers(tape)
-        tids = {int(thread.tid): Tid(thread.vtid) for thread in process.threads}
-        for line in lines:
-            owner = timers.clock_owner(line.clock_id)
-            if owner and owner not in tids.values() and Pid(owner) not in self._scope.pids.values():
-                reason = f"it runs by the CPU time of task {owner}, which is not in the job"
-                self._scope.unsupported(process.host, f"timer {line.id}", reason)
-        answers["posix timers"] = timers.ask_posix_timers(tape, lines, tids)
-        if vm not in self._flags:  # while page tables are walked the kernel has this call wait, and what comes behind
-            brk = tape.brk(0)
-            answers["brk"] = lambda played: played.result(brk)
-        if not self._clocks_asked:
-            self._clocks_asked = True
-            spaces = [tape.space(16) for _ in range(2)]
-            for clock, space in zip((time.CLOCK_MONOTONIC, time.CLOCK_BOOTTIME), spaces, strict=True):
-                tape.clock_gettime(clock, space)
-            answers["clocks"] = lambda played: [_nanoseconds(played.data(space)) for space in spaces]
-
-    def _ask_for_replica(self, process: HeldProcess, asked: Asked) -> None:
-        """Ask whether mappings to come are locked (mlockall), as ours is then: so is no replica's."""
-        assert process.workspace is not None
-        locked = asked.tape.madvise(process.workspace.base + _UNUSED, mmap.PAGESIZE, mmap.MADV_DONTNEED, may_fail=True)
-        asked.answers["locks future"] = lambda played: played.result(locked) == -errno.EINVAL
-        asked.birth = write_birth(asked.tape)
 
     def _capture_memory(
         self,
@@ -655,26 +555,8 @@ class JobCapture:
         return self._mappers.file(process.seen, _as_private(line), False)
 
 
-def _ask_break(process: HeldProcess) -> int:
-    assert process.workspace is not None
-    tape = Tape(f"{process.name}: ask")
-    brk = tape.brk(0)
-    return process.leader.play(tape, process.workspace).result(brk)
-
-
-def _flushes(process: HeldProcess, thread: Tracee) -> bool:
-    """Say whether a thread has PR_SET_IO_FLUSHER; not of one whose main thread has not."""
-    if process.stat.flags & _IO_FLUSHER != _IO_FLUSHER:
-        return False
-    return thread is process.leader or read_stat(process.host, thread.tid).flags & _IO_FLUSHER == _IO_FLUSHER
-
-
 def _as_private(line: MapLine) -> MapLine:
     return line._replace(shared=False)
-
-
-def _nanoseconds(timespec: bytes) -> int:
-    return int.from_bytes(timespec[:8], "little") * 1_000_000_000 + int.from_bytes(timespec[8:16], "little")
 
 
 def parents_first(processes: dict[HostPid, HeldProcess]) -> list[HeldProcess]:

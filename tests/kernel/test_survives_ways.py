@@ -36,6 +36,8 @@ IF_LARGE = [
     Program("user_dispatch"),
     Program("tun_devices"),
     Program("namespace_files", ("leaves",)),
+    Program("cow_contents", run_options=("--new", "pid,mnt")),
+    Program("many_processes", run_options=("--new", "pid,mnt"), seconds=60),
 ]
 """What a replica, or its end, might be in the way of."""
 

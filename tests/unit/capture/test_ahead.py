@@ -10,12 +10,11 @@ from typing import NamedTuple
 
 import pytest
 
-from harness.deadline import Deadline
 from orchestrator.capture import ahead, reader
 from orchestrator.ids import HostPid, HostTid
 from orchestrator.kinds.files.alike import find
 from orchestrator.linux import procfs
-from orchestrator.linux.kcmp import same_file
+from orchestrator.linux.kcmp import KCMP_VM, same_file
 from orchestrator.linux.proc_fd import Descriptors, ProcFds
 from orchestrator.linux.proc_misc import read_auxv, read_ns_ids
 
@@ -139,14 +138,9 @@ def test_small_files_are_told_once_and_only_while_the_job_is_held() -> None:
             reading.held([HostTid(pid) for pid in children])
             last = children[-1]
             paths = [f"/proc/{last}/stat", f"/proc/{last}/auxv", f"/proc/{last}/ns", f"/proc/{last}/fd"]
-            deadline = Deadline.after(10)
-            told: dict[str, object] = {}
-            while len(told) < len(paths):
-                assert not deadline.passed, told
-                for path in paths:
-                    if (found := procfs.read_before(path)) is not None:
-                        assert path not in told
-                        told[path] = found
+            while paths[-1] not in reading._told:
+                assert reading._receive(), "nothing is told any more"
+            told = {path: procfs.read_before(path) for path in paths}
             assert [procfs.read_before(path) for path in paths] == [None] * len(paths)
         assert told[paths[0]] == Path(paths[0]).read_bytes()
         assert told[paths[1]] == read_auxv(last)
@@ -154,6 +148,23 @@ def test_small_files_are_told_once_and_only_while_the_job_is_held() -> None:
         with ProcFds(last) as fds:
             assert told[paths[3]] == [(fd, fds.raw(fd)) for fd in fds.numbers()]
         assert procfs.read_before(paths[0]) is None
+    finally:
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def test_what_is_told_too_late_is_not_used() -> None:
+    """Who has looked himself may have changed it since."""
+    children = [_sleeper() for _ in range(ahead._MANY_PROCESSES)]
+    try:
+        with ahead.reading_ahead(children) as reading, reading.listening():
+            path = f"/proc/{children[-1]}/stat"
+            assert procfs.read_before(path) is None
+            reading.held([HostTid(pid) for pid in children])
+            assert reading.alike(KCMP_VM)
+            assert procfs.read_before(path) is None
+            assert procfs.read_before(f"/proc/{children[-1]}/auxv") is not None
     finally:
         for pid in children:
             os.kill(pid, signal.SIGKILL)
