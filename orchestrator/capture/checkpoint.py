@@ -17,9 +17,9 @@ from orchestrator.capture.deltas import WORTH_A_REPLICA, Deltas
 from orchestrator.capture.estimate import expected_bytes
 from orchestrator.capture.guard import guarded
 from orchestrator.capture.hold import HeldJob, HeldProcess, descend
-from orchestrator.capture.late import foresee
+from orchestrator.capture.late import WORTHWHILE_PROCESSES, foresee
 from orchestrator.capture.memory import Left, may_write_itself, write_held
-from orchestrator.capture.pages import copy_file
+from orchestrator.capture.pages import SMALL_BYTES, copy_file
 from orchestrator.capture.rehearsal import rehearse
 from orchestrator.capture.replica import Keep
 from orchestrator.capture.stream import goes_out_at_once, held_sources, send_held, write_left
@@ -44,7 +44,7 @@ from orchestrator.kinds.task.process import unshareable
 from orchestrator.linux import vdso
 from orchestrator.linux.arch import x86_64 as arch
 from orchestrator.linux.rlimits import many_descriptors, most_descriptors
-from orchestrator.linux.spare_memory import spare_bytes
+from orchestrator.linux.spare import spare_bytes, spare_tasks
 from orchestrator.namespaces.survey import prepare, survey
 from orchestrator.restore.descriptors import needed_limit, placers
 from orchestrator.snapshot import Machine, Snapshot
@@ -83,6 +83,8 @@ class Statistics(msgspec.Struct):
     """Processes whose pages were written from a replica, while the job ran again."""
     short_of_memory: bool = False
     """Whether there was no memory to spare for replicas."""
+    short_of_tasks: bool = False
+    """Whether limits of the job's cgroups left no room for them, and as many again."""
     processes: int = 0
     threads: int = 0
     pages_written: int = 0
@@ -149,14 +151,16 @@ def take(request: Request, writer: Writer) -> Statistics:
     private = max(private - deltas.unwritten_bytes(), 0)
     spare = spare_bytes(inside)
     wanted = request.replicate and request.ending == "run" and (deltas.parent is None or private >= WORTH_A_REPLICA)
-    replicating = wanted and private <= spare
+    many = private >= SMALL_BYTES or len(inside) >= WORTHWHILE_PROCESSES
+    statistics.short_of_tasks = wanted and many and spare_tasks(inside) < 2 * len(inside)
+    replicating = wanted and private <= spare and not statistics.short_of_tasks
     while_held = shared if replicating else private + shared
     at_once = goes_out_at_once(writer, request.ending, while_held > spare)
     if at_once:
         replicating = False
     else:
         writer.expect(while_held if 2 * while_held <= spare else 0)
-    statistics.short_of_memory = wanted and not replicating
+    statistics.short_of_memory = wanted and not replicating and not statistics.short_of_tasks
     with contextlib.ExitStack() as replicas:
         with (
             reading_ahead(inside) as ahead,

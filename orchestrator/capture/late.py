@@ -23,7 +23,7 @@ from orchestrator.linux.procfs import read_file
 from orchestrator.tape.tracee import Workspace
 
 _WORTHWHILE_BYTES = 8 << 20
-_WORTHWHILE_PROCESSES = 16
+WORTHWHILE_PROCESSES = 16
 _COMPARED_BYTES = 1 << 30
 """Of a tree, no more: with replicas all pages are mapped more than once, and each is looked for among all others."""
 _LOST_IN_A_CHILD = frozenset(("lo", "lf", "dc", "wf", "um", "uw", "ht"))
@@ -36,7 +36,7 @@ Foreseen = Mapping[MapLine, VmFlags]
 
 def foresee(pids: Sequence[HostPid], private: int) -> dict[HostPid, Foreseen]:
     """Look at the running processes of a job with so many bytes of memory; {} if their replicas would not do."""
-    worthwhile = private >= _WORTHWHILE_BYTES or len(pids) >= _WORTHWHILE_PROCESSES
+    worthwhile = private >= _WORTHWHILE_BYTES or len(pids) >= WORTHWHILE_PROCESSES
     if not worthwhile or (len(pids) > 1 and private > _COMPARED_BYTES):
         return {}
     found: dict[HostPid, Foreseen] = {}

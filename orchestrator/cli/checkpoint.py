@@ -144,6 +144,8 @@ def main(arguments: list[str]) -> int:
     output = took.output
     if options.stats is not None:
         write_stats(options.stats, took)
+    if took.short_of_tasks:
+        print("orch: no room for replicas (pids.max): it was written while the job stood still", file=sys.stderr)
     if took.short_of_memory:
         print("orch: no memory to spare for replicas: it was written while the job stood still", file=sys.stderr)
     if options.parent is not None and not took.delta_to:

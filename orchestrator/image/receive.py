@@ -17,7 +17,7 @@ from orchestrator.image import sealing
 from orchestrator.image.header import HEADER_BYTES, Header
 from orchestrator.image.packing import MAGICS, Block, Unpacker
 from orchestrator.image.spool import directory, in_memory, nameless
-from orchestrator.linux.spare_memory import spare_bytes
+from orchestrator.linux.spare import spare_bytes
 
 _BLOCK_BYTES: Final = 1 << 20
 

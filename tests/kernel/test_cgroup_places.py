@@ -6,7 +6,7 @@ import contextlib
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ import pytest
 from harness.job import Job
 from harness.program import Program, Run
 from harness.ways import WAYS, Way
-from orchestrator.linux.mountinfo import cgroup2_mount
+from orchestrator.linux.mountinfo import cgroup1_mount, cgroup2_mount
 
 
 @pytest.fixture
@@ -78,3 +78,36 @@ def test_the_jobs_own_cgroups_survive(way: Way, job: Job) -> None:
     if mount is None:
         pytest.skip("no cgroups of version 2")
     way(Run(Program("cgroup_tree", (mount,)), job))
+
+
+@pytest.fixture
+def limited(job: Job) -> Iterator[Callable[[int], None]]:
+    """Let the job's processes be in a cgroup that allows so many more."""
+    controller = cgroup1_mount("pids")
+    if controller is None:
+        pytest.skip("no controller of version 1 for numbers of processes")
+    directory = Path(controller, job.name)
+    directory.mkdir()
+
+    def limit(room: int) -> None:
+        for pid in job.processes():
+            (directory / "cgroup.procs").write_text(str(pid))
+        (directory / "pids.max").write_text(str(int((directory / "pids.current").read_text()) + room))
+
+    yield limit
+    for pid in (directory / "cgroup.procs").read_text().split():
+        with contextlib.suppress(ProcessLookupError):
+            Path(controller, "cgroup.procs").write_text(pid)
+    directory.rmdir()
+
+
+@pytest.mark.parametrize(("room", "there"), [(50, False), (1000, True)])
+def test_replicas_leave_room_for_the_jobs_own_processes(
+    job: Job, limited: Callable[[int], None], room: int, there: bool
+) -> None:
+    run = Run(Program("many_processes", seconds=60), job)
+    run.start()
+    limited(room)
+    job.checkpoint()
+    assert ("no room for replicas (pids.max)" in job.orch.transcript()) is not there
+    run.must_pass()

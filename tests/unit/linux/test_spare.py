@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestrator.linux.spare_memory import _upwards, spare_bytes
+from orchestrator.linux.spare import _upwards, spare_bytes
 
 
 def cgroup(path: Path, limit: str, usage: int) -> None:
