@@ -26,6 +26,9 @@ def main() -> None:
             if line == _READY:
                 if harm == "source killed":
                     os.kill(os.getppid(), signal.SIGKILL)
+                    forth.join()
+                    receiver.wait()
+                    os._exit(0)
                 elif harm == "connection lost":
                     break
                 elif harm == "nothing said":
