@@ -2,9 +2,9 @@
 
 Files of procfs are half of the time that a job with many processes or descriptors stands still, and a Python process
 uses but one processor. The reader is forked before the job is frozen. It is told which tasks are held when all are,
-and reads the small files of each, which are taken if they are there when they are asked for; and then whose tables of
-descriptors are large, and sends these in the order in which they will be asked for. Where it ends early we read
-ourselves.
+and reads the small files of each, which are taken if they are there when they are asked for. When no process has
+anything open for our sake any more, it is told to go on with descriptors: likewise with small tables of them, while it
+sends large ones in the order in which they will be asked for. Where it ends early we read ourselves.
 """
 
 from __future__ import annotations
@@ -47,11 +47,7 @@ class Ahead:
         self._parts: deque[list[Any]] = deque()
         """Of large tables, as they came."""
         self._expected: list[HostPid] = []
-
-    @property
-    def has_reader(self) -> bool:
-        """Whether there is anybody to be told."""
-        return self._channel is not None
+        self._distrusted: set[HostPid] = set()
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -80,17 +76,29 @@ class Ahead:
         return found[kind]  # type: ignore[no-any-return]
 
     def tell(self, pids: Sequence[HostPid]) -> None:
-        """Name the held processes in the order in which their descriptors will be asked for."""
-        assert self._channel is not None
-        self._expected = [pid for pid in pids if count_fds(pid) >= MANY_DESCRIPTORS]
-        self._channel.send([int(pid) for pid in self._expected])
+        """Name the held processes in the order in which their descriptors will be asked for.
+
+        None of them may open or close any from now on, but see :meth:`distrust`.
+        """
+        if self._channel is not None:
+            large = [pid for pid in pids if count_fds(pid) >= MANY_DESCRIPTORS]
+            self._channel.send(([int(pid) for pid in pids if pid not in large], [int(pid) for pid in large]))
+            self._expected = large
+
+    def distrust(self, pid: HostPid) -> None:
+        """Look ourselves at what a process has open, as it had something open for a while."""
+        self._distrusted.add(pid)
 
     def descriptors(self, pid: HostPid) -> AbstractContextManager[Descriptors]:
         """Return what a process has open."""
-        if self._channel is not None:
-            if self._expected[:1] == [pid]:
-                self._expected.pop(0)
+        trusted = pid not in self._distrusted
+        if self._expected[:1] == [pid]:
+            self._expected.pop(0)
+            if trusted:
                 return contextlib.nullcontext(_Announced(pid, self))
+            while self.part():
+                pass
+        elif self._channel is not None and trusted:
             told = self._take(f"/proc/{pid}/fd")
             if told is not None:
                 return contextlib.nullcontext(_Told(pid, told))

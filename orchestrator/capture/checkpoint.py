@@ -23,7 +23,7 @@ from orchestrator.capture.pages import SMALL_BYTES, copy_file
 from orchestrator.capture.rehearsal import rehearse
 from orchestrator.capture.replica import Keep
 from orchestrator.capture.stream import goes_out_at_once, held_sources, send_held, write_left
-from orchestrator.capture.tasks import JobCapture, MemoryToWrite, parents_first
+from orchestrator.capture.tasks import JobCapture, MemoryToWrite
 from orchestrator.capture.tracking import JobTracking
 from orchestrator.errors import CaptureFailed, EmptyJob, ImageWriteFailed, NoSuchProcess, UsageError
 from orchestrator.freezer import Freezer, V1Freezer
@@ -451,8 +451,6 @@ def _describe(
         ends=request.ending == "kill" and request.hand_over is None,
         bound=lambda: _bound(request),
     )
-    if ahead.has_reader:
-        ahead.tell([process.seen for process in parents_first(job.processes) if not process.is_zombie])
     try:
         for parent, child in job.children_outside:
             scope.outside(parent.host, f"child process {child}", "it is not in the job's cgroup")

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn
 
-from orchestrator.capture.ahead import MANY_DESCRIPTORS, SHARING
+from orchestrator.capture.ahead import SHARING
 from orchestrator.capture.channel import Channel
 from orchestrator.capture.sharing import SharedStructures
 from orchestrator.ids import HostPid, ObjectId
@@ -16,7 +16,7 @@ from orchestrator.kinds.files.alike import Looks, find, looks
 from orchestrator.kinds.files.owner import ask_signals, has_owner
 from orchestrator.linux.kcmp import KCMP_FILES, KCMP_FS, KCMP_VM
 from orchestrator.linux.pidfd import open_task, pidfd_getfd
-from orchestrator.linux.proc_fd import FdInfo, Foretold, ProcFds, count_fds
+from orchestrator.linux.proc_fd import FdInfo, Foretold, ProcFds
 from orchestrator.linux.proc_misc import read_ns_ids
 from orchestrator.linux.procfs import read_file
 
@@ -31,7 +31,7 @@ _THEN = ("maps", "timers", "cgroup", "oom_score_adj", "coredump_filter", "loginu
 
 
 def serve(channel: Channel, pids: Sequence[HostPid]) -> NoReturn:
-    """Be told which tasks stand still, some of them the main threads of ``pids``; and then whose tables are large."""
+    """Be told which tasks stand still, some of them the main threads of ``pids``; and then whose tables to read."""
     try:
         os.setsid()  # a signal for our process group is the other's to answer
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
@@ -40,8 +40,12 @@ def serve(channel: Channel, pids: Sequence[HostPid]) -> NoReturn:
             os.setpriority(os.PRIO_PROCESS, 0, _URGENT_NICE)
         for told in _about(tids or (), {*pids}):
             channel.send(told)
+        small, large = channel.receive() or ((), ())
+        for pid in small:
+            with contextlib.suppress(OSError), ProcFds(pid) as fds:
+                channel.send({f"/proc/{pid}/fd": [(fd, fds.raw(fd)) for fd in fds.numbers()]})
         reader = _TableReader()
-        for pid in channel.receive() or ():
+        for pid in large:
             for part in reader.read(pid):
                 channel.send(part)
             channel.send([])
@@ -62,9 +66,6 @@ def _about(tids: Sequence[int], leaders: set[HostPid]) -> Iterator[dict[str, Any
                 told[f"/proc/{tid}/exe"] = os.stat(f"/proc/{tid}/exe").st_ino
                 for name in ("cwd", "root"):
                     told[f"/proc/{tid}/{name}"] = os.readlink(f"/proc/{tid}/{name}")
-            if count_fds(tid) < MANY_DESCRIPTORS:
-                with contextlib.suppress(OSError), ProcFds(tid) as fds:
-                    told[f"/proc/{tid}/fd"] = [(fd, fds.raw(fd)) for fd in fds.numbers()]
             yield told
 
 

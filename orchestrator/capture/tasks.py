@@ -155,7 +155,7 @@ class JobCapture:
         living = sum(not process.is_zombie for process in job.processes.values())
         self._parents = {process.stat.ppid for process in job.processes.values()}
         self._placer = Placer(scope.layout, alone=living < 2)
-        self._foreseen = ahead.foreseen
+        self._ahead = ahead
         self._late: dict[HostPid, LateMemory] = {}
         self._describing: list[Callable[[bool], None]] = []
         self._locks_future = False
@@ -197,10 +197,11 @@ class JobCapture:
         living = [turn for turn in self._turns if turn.views]
         self._lend_workspaces(living)
         owners = [turn for turn in living if turn.process.owns_workspace]
-        if self._foreseen:
-            self._late = look_at([turn.process for turn in owners], self._foreseen, self._mappers)
+        if self._ahead.foreseen:
+            self._late = look_at([turn.process for turn in owners], self._ahead.foreseen, self._mappers)
         if not self._late:
             self._look_ahead(owners)
+        self._ahead.tell([turn.process.seen for turn in living])
         try:
             for turn in owners:
                 if turn.vm not in self._flags:
@@ -532,6 +533,7 @@ class JobCapture:
         if AIO not in scope.externals:
             used = set(list_fds(process.seen))
             free = next(number for number in range(len(used) + 1) if number not in used)
+            self._ahead.distrust(process.seen)
             play: Play = lambda tape: process.leader.play(tape, workspace)  # noqa: E731
             try:
                 count = requests_on_their_way(play, memory, vma, free, sorted(os.sched_getaffinity(0)))

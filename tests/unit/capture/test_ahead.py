@@ -99,6 +99,16 @@ def test_the_reader_tells_what_we_would_read(holder: HostPid) -> None:
             check(holder, list(everything(holder, again)))
 
 
+def test_a_table_that_changed_meanwhile_is_looked_at_again(holder: HostPid) -> None:
+    with ahead.reading_ahead([holder]) as reading:
+        reading.held([HostTid(holder)])
+        reading.tell([holder])
+        reading.distrust(holder)
+        with reading.descriptors(holder) as fds:
+            assert isinstance(fds, ProcFds)
+        assert not reading._parts
+
+
 @pytest.mark.parametrize("after", [0, 1, reader._AT_ONCE, _MANY // 2])
 def test_a_reader_that_ends_early_is_done_without(holder: HostPid, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ahead, "_PIPE_BYTES", 4096)  # it cannot be far ahead
@@ -124,10 +134,8 @@ def test_a_reader_that_ends_early_is_done_without(holder: HostPid, after: int, m
 
 
 def test_small_tables_need_no_reader() -> None:
-    with ahead.reading_ahead([HostPid(os.getpid())]) as reading:
-        assert not reading.has_reader
-        with reading.descriptors(HostPid(os.getpid())) as fds:
-            assert isinstance(fds, ProcFds)
+    with ahead.reading_ahead([HostPid(os.getpid())]) as reading, reading.descriptors(HostPid(os.getpid())) as fds:
+        assert isinstance(fds, ProcFds)
 
 
 def test_small_files_are_told_once_and_only_while_the_job_is_held() -> None:
@@ -138,6 +146,7 @@ def test_small_files_are_told_once_and_only_while_the_job_is_held() -> None:
             reading.held([HostTid(pid) for pid in children])
             last = children[-1]
             paths = [f"/proc/{last}/stat", f"/proc/{last}/auxv", f"/proc/{last}/ns", f"/proc/{last}/fd"]
+            reading.tell(children)
             while paths[-1] not in reading._told:
                 assert reading._receive(), "nothing is told any more"
             told = {path: procfs.read_before(path) for path in paths}
