@@ -6,8 +6,9 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from uuid import UUID
+
+import msgspec
 
 from orchestrator.capture.deltas import Deltas
 from orchestrator.capture.parent import Parent
@@ -25,8 +26,7 @@ LAST = "last"
 _NUMBERED = re.compile(r"(?P<stem>.*?)(?:\.(?P<number>\d+))?\.ckpt")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """What was asked for."""
 
     output: str | None = None
@@ -40,8 +40,7 @@ class Wanted:
     timeout: float = 10.0
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """What comes of it."""
 
     output: str

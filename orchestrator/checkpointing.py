@@ -7,9 +7,10 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
+
+import msgspec
 
 from orchestrator.ancestry import Wanted, planned
 from orchestrator.capture.checkpoint import FORMAT_ARCHITECTURE, PAGE_SIZE, Request, Statistics, take
@@ -35,8 +36,7 @@ Progress = Callable[[str, int, int], None]
 _one_at_a_time = threading.Lock()
 
 
-@dataclass(frozen=True, kw_only=True)
-class CheckpointOptions:
+class CheckpointOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a checkpoint is taken."""
 
     ending: Ending = "run"

@@ -50,7 +50,8 @@ orch interrupted. A message says what happened, to which task and object; ``hint
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 
 class OrchError(Exception):
@@ -135,8 +136,7 @@ class CheckpointError(OrchError):
     """A checkpoint that was not made; the job goes on as before."""
 
 
-@dataclass(frozen=True, slots=True)
-class Blocker:
+class Blocker(msgspec.Struct, frozen=True):
     """One thing that stands in the way of a checkpoint."""
 
     task: str
@@ -325,12 +325,11 @@ class PeerLost(RestoreError):
     exit_code = 48
 
 
-@dataclass(slots=True)
-class BlockerList:
+class BlockerList(msgspec.Struct):
     """Collects blockers while a job is looked over, and raises once with all of them."""
 
-    unsupported: list[Blocker] = field(default_factory=list)
-    outside: list[Blocker] = field(default_factory=list)
+    unsupported: list[Blocker] = msgspec.field(default_factory=list)
+    outside: list[Blocker] = msgspec.field(default_factory=list)
 
     def raise_if_any(self) -> None:
         """Raise :class:`Unsupported` or :class:`NotSelfContained` if anything was collected."""

@@ -6,12 +6,10 @@ refer to it stay right.
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import os
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import msgspec
@@ -44,8 +42,7 @@ class Taken(NamedTuple):
         return self.place + self.length
 
 
-@dataclass(frozen=True)
-class Merged:
+class Merged(msgspec.Struct, frozen=True):
     """What became of an image."""
 
     path: str
@@ -119,7 +116,7 @@ def _rewrite(image: ImageFile, snapshot: Snapshot, *, durable: bool) -> int:
     ) as writer:
         pages_at = writer.begin(encode_records(whole), total)
         assert writer.header is not None
-        writer.header = dataclasses.replace(writer.header, created_unix_ns=header.created_unix_ns)
+        writer.header = msgspec.structs.replace(writer.header, created_unix_ns=header.created_unix_ns)
         try:
             _copy(image, 0, image.pages_length, writer.fd, pages_at)
             for part in taken:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from orchestrator.ancestry import refuse_in_use
 from orchestrator.capture.checkpoint import PAGE_SIZE, Statistics

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -33,15 +32,14 @@ from orchestrator.snapshot import Snapshot
 from orchestrator.supervisor import Root
 
 
-@dataclass(frozen=True, kw_only=True)
-class RestoreOptions:
+class RestoreOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a job is restored."""
 
     new: frozenset[str] = frozenset()
     """Namespaces to make anew, beside those that the job had for itself."""
     host_pids: bool = False
     """Whether the PIDs must be free on the host, rather than in a new PID namespace."""
-    inherited: Mapping[str, int] = field(default_factory=dict)
+    inherited: Mapping[str, int] = msgspec.field(default_factory=dict)
     """Outside resources, by key: "stdio[1]", "pipe[123]" -> a descriptor of ours."""
     controlling: frozenset[str] = frozenset()
     """Which of these are terminals that may control sessions of the job."""

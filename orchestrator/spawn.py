@@ -10,8 +10,9 @@ import socket
 import struct
 import termios
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import NoReturn
+
+import msgspec
 
 from orchestrator.errors import CommandNotFound, KernelLacks, NotPermitted, OrchError, UsageError
 from orchestrator.freezer import CgroupRef
@@ -25,8 +26,7 @@ _IFF_UP = 0x1
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
-@dataclass(frozen=True)
-class User:
+class User(msgspec.Struct, frozen=True):
     """Who a job runs as."""
 
     uid: int
@@ -34,8 +34,7 @@ class User:
     groups: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Program:
+class Program(msgspec.Struct, frozen=True):
     """What a job's first process is."""
 
     argv: tuple[str, ...]

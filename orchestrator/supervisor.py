@@ -8,9 +8,9 @@ import selectors
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NoReturn, Self
 
+import msgspec
 import prctl
 
 from orchestrator.claim import Claim
@@ -37,8 +37,7 @@ FORWARDED = (
 _WALL = 0x40000000
 
 
-@dataclass(frozen=True)
-class Root:
+class Root(msgspec.Struct, frozen=True):
     """The process that a job stands and falls with."""
 
     child: int

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from orchestrator.errors import NoSuchProcess, SelfInJob, UsageError
 from orchestrator.freezer import CgroupRef, find_cgroup
@@ -14,8 +15,7 @@ from orchestrator.linux.mountinfo import cgroup1_mount, cgroup2_mount
 from orchestrator.linux.proc_stat import read_stat
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """One of the two: ``cgroup``, or ``tree``, the root of a plain tree."""
 
     name: str

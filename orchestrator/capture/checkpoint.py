@@ -8,7 +8,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -93,8 +92,7 @@ class Statistics(msgspec.Struct):
     total_us: int = 0
 
 
-@dataclass(slots=True)
-class Request:
+class Request(msgspec.Struct):
     """What is to be saved and how the job goes on afterwards."""
 
     name: str
@@ -115,7 +113,7 @@ class Request:
     timeout: float = 10.0
     """Seconds that freezing may take."""
     externals: frozenset[str] = frozenset()
-    stdio: Mapping[tuple[int, int, int], int] = field(default_factory=dict)
+    stdio: Mapping[tuple[int, int, int], int] = msgspec.field(default_factory=dict)
     ghost_limit: int = 1 << 40
     deltas: Deltas | None = None
     """How writes to the memory are followed."""

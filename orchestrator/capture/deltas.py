@@ -6,8 +6,9 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from uuid import UUID
+
+import msgspec
 
 from orchestrator.capture.beforehand import arm, equal_pages
 from orchestrator.capture.hold import HeldJob
@@ -26,8 +27,7 @@ WORTH_A_REPLICA = 32 << 20
 _TOP = (1 << 47) - pagemap.PAGE_SIZE
 
 
-@dataclass(slots=True)
-class Deltas:
+class Deltas(msgspec.Struct):
     """How writes to the memory of a job are followed."""
 
     tracker: Tracker | None = None

@@ -8,7 +8,8 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from orchestrator.errors import CaptureFailed, FreezeTimeout, JobBusy, NoSuchProcess, NotPermitted
 from orchestrator.ids import FarAddr, HostPid, HostTid, Pid, Tid
@@ -35,16 +36,15 @@ _KILLED_WITHIN = 30.0
 """Seconds within which one more task has to end; a large memory takes a second for some ten GiB."""
 
 
-@dataclass(slots=True)
-class HeldProcess:
+class HeldProcess(msgspec.Struct):
     """A process of the job, with all of its threads stopped; a zombie has none."""
 
     host: HostPid
     stat: Stat
     status: Status
     pid: Pid
-    threads: list[Tracee] = field(default_factory=list)
-    statuses: dict[HostTid, Status] = field(default_factory=dict)
+    threads: list[Tracee] = msgspec.field(default_factory=list)
+    statuses: dict[HostTid, Status] = msgspec.field(default_factory=dict)
     """Of the threads."""
     stopped_by: int = 0
     memory: ProcMemory | None = None
@@ -52,11 +52,11 @@ class HeldProcess:
     workspace: Workspace | None = None
     owns_workspace: bool = False
     pidfd: int = -1
-    traps: dict[HostTid, Traps] = field(default_factory=dict)
+    traps: dict[HostTid, Traps] = msgspec.field(default_factory=dict)
     """Which threads trap where, when they are not held."""
     living: HostTid | None = None
     """A thread that lives, if the main thread has ended before others."""
-    workers: list[str] = field(default_factory=list)
+    workers: list[str] = msgspec.field(default_factory=list)
     """Threads that never leave the kernel, as "TID (name)": they can be stopped, but make no calls for us."""
 
     @property

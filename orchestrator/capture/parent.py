@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 from uuid import UUID
+
+import msgspec
 
 from orchestrator.errors import CannotHonour
 from orchestrator.ids import ObjectId, Pid
@@ -22,8 +23,7 @@ LONGEST_CHAIN = 128
 """Each image of a chain takes a descriptor at a restore."""
 
 
-@dataclass
-class Parent:
+class Parent(msgspec.Struct, dict=True):
     """An open image, with those that it refers to."""
 
     image: ImageFile

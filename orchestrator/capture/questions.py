@@ -6,8 +6,9 @@ import errno
 import mmap
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from orchestrator.capture.hold import HeldProcess
 from orchestrator.capture.replica import Birth, write_birth
@@ -43,12 +44,11 @@ _UNUSED = mmap.PAGESIZE
 _IO_FLUSHER = 0x0008_0000 | 0x0010_0000  # PF_MEMALLOC_NOIO, PF_LOCAL_THROTTLE
 
 
-@dataclass(slots=True)
-class Asked:
+class Asked(msgspec.Struct):
     """The questions of one tape and how to read their answers."""
 
     tape: Tape
-    answers: dict[str, Callable[[Played], object]] = field(default_factory=dict)
+    answers: dict[str, Callable[[Played], object]] = msgspec.field(default_factory=dict)
     birth: Birth | None = None
     """Of a replica, if the tape ends with one."""
     _last: tuple[object, Mapping[str, Any]] | None = None

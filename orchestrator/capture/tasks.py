@@ -6,7 +6,6 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgspec
@@ -82,8 +81,7 @@ class MemoryToWrite(NamedTuple):
         return sum(run.length for run in self.runs) + sum(run.length for run in self.unreadable)
 
 
-@dataclass(slots=True)
-class _Turn:
+class _Turn(msgspec.Struct):
     """What is known of a process before it is its turn to be captured. A dead one has nothing but its number."""
 
     process: HeldProcess

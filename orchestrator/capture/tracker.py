@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import signal
 import socket
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from uuid import UUID
 
 import msgspec
@@ -36,8 +34,7 @@ class _Facts(msgspec.Struct, frozen=True):
     """Process id, start time and number of the address space in the image."""
 
 
-@dataclass(slots=True)
-class Tracker:
+class Tracker(msgspec.Struct):
     """What is noted of a job's writes, while we have it."""
 
     key: str
@@ -45,7 +42,7 @@ class Tracker:
     """The image that the memory was armed for."""
     path: str = ""
     """Where that is."""
-    watches: list[Watch] = field(default_factory=list)
+    watches: list[Watch] = msgspec.field(default_factory=list)
     listener: socket.socket | None = None
 
     def leave(self) -> bool:
@@ -108,7 +105,9 @@ class Tracker:
 
 def key_of(what: str) -> str:
     """Return the name by which a job's warden is found, from what names the job for certain."""
-    return hashlib.sha256(what.encode(errors="surrogateescape")).hexdigest()[:24]
+    import xxhash  # here, as in image/checksums.py
+
+    return xxhash.xxh3_128_hexdigest(what.encode(errors="surrogateescape"))
 
 
 def take_over(key: str, timeout: float) -> Tracker:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
+
+import msgspec
 
 from orchestrator.kinds.files.external import External
 from orchestrator.kinds.terminals.records import OutsideTerminal
@@ -42,7 +43,9 @@ def take_place(
         # A terminal controls one session: others do without.
         place, keys = relay.slave, missing | {first.key}
     inherited = {**asked.inherited, **dict.fromkeys(keys, place)}
-    return dataclasses.replace(asked, inherited=inherited, controlling=frozenset(r.key for r in controlling[:1])), relay
+    return msgspec.structs.replace(
+        asked, inherited=inherited, controlling=frozenset(r.key for r in controlling[:1])
+    ), relay
 
 
 @contextlib.contextmanager

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
+
+import msgspec
 
 from orchestrator.errors import ImageArchitecture, ImageCorrupt, ImageTruncated, ImageVersion, NotAnImage
 from orchestrator.image.checksums import DIGEST_BYTES, digest
@@ -35,8 +36,7 @@ FLAG_CHAIN: Final = 1 << 0
 _KNOWN_FLAGS: Final = FLAG_CHAIN
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(msgspec.Struct, frozen=True):
     """What the first page of an image says. Offsets are from the start of the file, in bytes."""
 
     architecture: str

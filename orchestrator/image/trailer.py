@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
+
+import msgspec
 
 from orchestrator.errors import ImageCorrupt, ImageTruncated
 from orchestrator.image.checksums import DIGEST_BYTES, digest
@@ -19,8 +20,7 @@ _CHECKSUM_AT: Final = TRAILER_BYTES - DIGEST_BYTES
 assert _FIELDS.size == 80
 
 
-@dataclass(frozen=True, slots=True)
-class Trailer:
+class Trailer(msgspec.Struct, frozen=True):
     """What the last page of an image says. Offsets are from the start of the file, in bytes."""
 
     total_length: int

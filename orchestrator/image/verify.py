@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from orchestrator.image.reader import ImageFile
 
 
-@dataclass(frozen=True, slots=True)
-class Verification:
+class Verification(msgspec.Struct, frozen=True):
     """What of an image was compared with its checksums; header and trailer were when it was opened."""
 
     metadata_bytes: int

@@ -6,8 +6,9 @@ import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
+
+import msgspec
 
 from orchestrator.errors import Blocker, BlockerList
 from orchestrator.ids import HostPid, ObjectId, Pid
@@ -35,24 +36,23 @@ class Shared(NamedTuple):
     """How --external names it, if it can be left out."""
 
 
-@dataclass(slots=True)
-class Scope:
+class Scope(msgspec.Struct):
     """One capture: who belongs to the job, what cannot be saved, and where contents will lie."""
 
     pids: dict[HostPid, Pid]
     """Every process of the job (threads are not in here), by host pid."""
     names: dict[HostPid, str]
     """How messages call them: "PID (comm)". A process whose main thread has ended is also known by another thread."""
-    living: dict[HostPid, HostPid] = field(default_factory=dict)
+    living: dict[HostPid, HostPid] = msgspec.field(default_factory=dict)
     """For a process whose main thread has ended: the thread by which /proc shows its files and memory."""
-    layout: PageLayout = field(default_factory=lambda: PageLayout(4096))
-    blockers: BlockerList = field(default_factory=BlockerList)
-    copies: list[FileCopy] = field(default_factory=list)
+    layout: PageLayout = msgspec.field(default_factory=lambda: PageLayout(4096))
+    blockers: BlockerList = msgspec.field(default_factory=BlockerList)
+    copies: list[FileCopy] = msgspec.field(default_factory=list)
     externals: frozenset[str] = frozenset()
     """Keys of outside resources that the user declared with --external, as "pipe[123]"."""
-    found: set[str] = field(default_factory=set)
+    found: set[str] = msgspec.field(default_factory=set)
     """Those of them that the job has."""
-    stdio: dict[tuple[int, int, int], int] = field(default_factory=dict)
+    stdio: dict[tuple[int, int, int], int] = msgspec.field(default_factory=dict)
     """Standard streams that the job inherited from `orch run`: (st_dev, st_ino, st_rdev) -> 0, 1 or 2."""
     ends: bool = False
     """Whether the job ends with this capture: then things may be taken from it at the very last."""
@@ -60,21 +60,21 @@ class Scope:
     """Within it the job stands still even if we are killed, until processes that we have forked there have ended."""
     ghost_limit: int = 1 << 40
     """Bytes of an unlinked file that may go into the image."""
-    _objects: dict[tuple[str, object], ObjectId] = field(default_factory=dict)
-    objects: list[Record] = field(default_factory=list)
+    _objects: dict[tuple[str, object], ObjectId] = msgspec.field(default_factory=dict)
+    objects: list[Record] = msgspec.field(default_factory=list)
     """Shared things behind open files: pipes, unlinked files, memory objects. An ObjectId is an index."""
-    _sole: dict[type, Any] = field(default_factory=dict)
-    shared: dict[tuple[int, int], Shared] = field(default_factory=dict)
+    _sole: dict[type, Any] = msgspec.field(default_factory=dict)
+    shared: dict[tuple[int, int], Shared] = msgspec.field(default_factory=dict)
     """What an outsider might have open too, by (st_dev, st_ino)."""
-    rings: dict[int, HostPid] = field(default_factory=dict)
+    rings: dict[int, HostPid] = msgspec.field(default_factory=dict)
     """Which process has a context of io_setup(2), by the inode of its ring."""
-    finishers: list[Callable[[], None]] = field(default_factory=list)
+    finishers: list[Callable[[], None]] = msgspec.field(default_factory=list)
     """Called once after all tasks were captured, still held: for what needs the whole picture."""
-    last_acts: list[Callable[[], None]] = field(default_factory=list)
+    last_acts: list[Callable[[], None]] = msgspec.field(default_factory=list)
     """Called, only if the job ends, when all else is in the image, and before ``copies`` are made."""
-    farewells: list[Callable[[], None]] = field(default_factory=list)
+    farewells: list[Callable[[], None]] = msgspec.field(default_factory=list)
     """Called, only if the job ends, when its image is safe and right before it is killed."""
-    closers: list[int] = field(default_factory=list)
+    closers: list[int] = msgspec.field(default_factory=list)
     """Our own descriptors to close when the capture is over."""
 
     def seen(self) -> Iterator[HostPid]:

@@ -6,7 +6,8 @@ import contextlib
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass, replace
+
+import msgspec
 
 from orchestrator.capture.guard import guarded
 from orchestrator.daemon import Reporter
@@ -18,8 +19,7 @@ from orchestrator.restoring import RestoreOptions, decode, may_restore, rebuild
 from orchestrator.supervisor import Root
 
 
-@dataclass(frozen=True)
-class Welcome:
+class Welcome(msgspec.Struct, frozen=True):
     """How a job is taken in."""
 
     name: str | None
@@ -65,7 +65,7 @@ class _Arrival:
         self._spool = spool
         self._guard = contextlib.ExitStack()
         self._guard.enter_context(guarded(self._remove))
-        self._options = replace(options, gate=self._gate)
+        self._options = msgspec.structs.replace(options, gate=self._gate)
         self._number = 0
         self.newest = ""
         """The image that came last."""

@@ -13,9 +13,10 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
+
+import msgspec
 
 from orchestrator import precopy
 from orchestrator.capture.guard import guarded
@@ -27,8 +28,7 @@ from orchestrator.target import Target
 _ENDS_WITHIN = 5.0
 
 
-@dataclass(frozen=True)
-class Migrated:
+class Migrated(msgspec.Struct, frozen=True):
     """What came of it."""
 
     name: str
@@ -57,7 +57,9 @@ def migrate(
         hello = wire.hear("hello")
         if hello.version != VERSION:
             raise PeerLost(f"the destination speaks version {hello.version} of this, and we {VERSION}")
-        source = _Source(target, wire, spool.name, replace(options, durable=False, checksums=False, noted=False))
+        source = _Source(
+            target, wire, spool.name, msgspec.structs.replace(options, durable=False, checksums=False, noted=False)
+        )
         try:
             return source.move(rounds, progress)
         except OrchError as error:
@@ -114,7 +116,9 @@ class _Source:
                 progress(number, changed)
         parent = self.newest
         self._wire.patience = self._options.timeout
-        last = replace(self._options, parent=parent, ending="kill", hand_over=self._hand_over, given_up=self._give_up)
+        last = msgspec.structs.replace(
+            self._options, parent=parent, ending="kill", hand_over=self._hand_over, given_up=self._give_up
+        )
         took = checkpoint(self._target, self._next(number + 1), last)
         return Migrated(self._name, number, self._sent, took.frozen_us + self._letting_go_us)
 

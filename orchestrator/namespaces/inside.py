@@ -12,7 +12,6 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, TypeVar
 
 import msgspec
@@ -36,8 +35,7 @@ class _Answer(msgspec.Struct, array_like=True):
     notes: list[str] = []
 
 
-@dataclass(frozen=True, slots=True)
-class Visit(Generic[T]):
+class Visit(msgspec.Struct, Generic[T], frozen=True):
     """A child of orch that stands in the namespaces of another process."""
 
     pid: HostPid

@@ -8,8 +8,9 @@ Namespaces below the job's own (a container inside the job) are refused by name.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from orchestrator.ids import HostPid
 from orchestrator.kinds.files.kind import Depot
@@ -28,8 +29,7 @@ class Namespace(Record, frozen=True):
     """The kind's record; None for a shared one."""
 
 
-@dataclass(frozen=True, slots=True)
-class NamespaceKind:
+class NamespaceKind(msgspec.Struct, frozen=True):
     """One kind of namespace. The functions stand side by side in the kind's module."""
 
     name: str

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import msgspec
 
 from orchestrator.linux.mountinfo import Mount
 
@@ -39,19 +40,18 @@ class Refused(NamedTuple):
     reason: str
 
 
-@dataclass(slots=True)
-class Delta:
+class Delta(msgspec.Struct):
     """How the job's mounts differ from orch's."""
 
-    added: list[Added] = field(default_factory=list)
+    added: list[Added] = msgspec.field(default_factory=list)
     """In the order in which they must be mounted."""
-    removed: list[str] = field(default_factory=list)
+    removed: list[str] = msgspec.field(default_factory=list)
     """Mountpoints, the deepest first."""
-    changed: list[Mount] = field(default_factory=list)
+    changed: list[Mount] = msgspec.field(default_factory=list)
     """Common mounts, with the job's options."""
-    common: list[tuple[Mount, Mount]] = field(default_factory=list)
+    common: list[tuple[Mount, Mount]] = msgspec.field(default_factory=list)
     """(orch's, the job's)."""
-    refused: list[Refused] = field(default_factory=list)
+    refused: list[Refused] = msgspec.field(default_factory=list)
 
 
 def mount_flags(options: str) -> int:

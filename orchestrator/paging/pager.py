@@ -12,7 +12,8 @@ import os
 import select
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from orchestrator.linux import userfaultfd
 from orchestrator.linux.pagemap import PAGE_SIZE
@@ -38,8 +39,7 @@ class CannotFill(Exception):
     """A page cannot be brought from the image."""
 
 
-@dataclass(slots=True)
-class Duties:
+class Duties(msgspec.Struct):
     """What a pager is made of, and its successor, too."""
 
     world: World
@@ -49,7 +49,7 @@ class Duties:
     journal: Journal
     go: int
     """At its end when the job runs, or when it never will."""
-    left: dict[int, list[Message]] = field(default_factory=dict)
+    left: dict[int, list[Message]] = msgspec.field(default_factory=dict)
     """Events that were read, by source, and have not taken effect yet."""
 
 

@@ -7,18 +7,17 @@ PR_SET_CHILD_SUBREAPER in prctl(2).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import msgspec
 
 from orchestrator.errors import CannotHonour
 from orchestrator.restore.tree import CLONE_PARENT, Node, Tree
 
 
-@dataclass(slots=True)
-class Round:
+class Round(msgspec.Struct):
     """What happens between two barriers: first these become subreapers, then those end and are reaped."""
 
-    subreapers: list[Node] = field(default_factory=list)
-    ends: list[Node] = field(default_factory=list)
+    subreapers: list[Node] = msgspec.field(default_factory=list)
+    ends: list[Node] = msgspec.field(default_factory=list)
 
 
 def plan_ends(tree: Tree) -> list[Round]:

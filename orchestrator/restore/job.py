@@ -6,7 +6,8 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from orchestrator.errors import CannotHonour, RebuildFailed
 from orchestrator.ids import DepotFd, HostPid, HostTid, ObjectId, Pid, Tid
@@ -70,8 +71,7 @@ _STATUS_FD = 3
 _SIGRT_FIRST, _NSIG = 32, 64
 
 
-@dataclass(slots=True)
-class Restored:
+class Restored(msgspec.Struct):
     """A job that runs again."""
 
     child: HostPid
@@ -84,12 +84,11 @@ class Restored:
     seconds: float
 
 
-@dataclass(slots=True)
-class Descriptors:
+class Descriptors(msgspec.Struct):
     """Standing descriptors of the depot, in the first process from its start."""
 
     slots: Slots
-    numbers: dict[str, DepotFd] = field(default_factory=dict)
+    numbers: dict[str, DepotFd] = msgspec.field(default_factory=dict)
 
     def give(self, name: str) -> DepotFd:
         """Return the number of a standing descriptor."""

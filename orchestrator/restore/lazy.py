@@ -9,8 +9,9 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NoReturn
+
+import msgspec
 
 from orchestrator.errors import KernelLacks, NotPermitted, RebuildFailed
 from orchestrator.ids import HostPid, Pid
@@ -46,8 +47,7 @@ _WALL = 0x40000000
 _HINT = "restore it without --lazy"
 
 
-@dataclass(frozen=True, slots=True)
-class Laziness:
+class Laziness(msgspec.Struct, frozen=True):
     """How a restore leaves memory out."""
 
     directory: str

@@ -16,7 +16,6 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -74,26 +73,24 @@ _SIG_UNBLOCK = 1
 _MAX_FD = 0xFFFFFFFF
 
 
-@dataclass(slots=True)
-class ProcessTapes:
+class ProcessTapes(msgspec.Struct):
     """What one process plays."""
 
     node: Node
     grow: Tape
-    births: list[Node] = field(default_factory=list)
+    births: list[Node] = msgspec.field(default_factory=list)
     """In the order of the clone3 entries of ``grow``."""
     fill: Tape | None = None
     """Fills in large memory, when all is mapped, while orch does the same with ``helped``."""
-    helped: list[PageRun] = field(default_factory=list)
-    missing: list[Area] = field(default_factory=list)
+    helped: list[PageRun] = msgspec.field(default_factory=list)
+    missing: list[Area] = msgspec.field(default_factory=list)
     """What comes when the process runs."""
     dress: Tape | None = None
-    threads: list[ThreadTapes] = field(default_factory=list)
+    threads: list[ThreadTapes] = msgspec.field(default_factory=list)
     """In the order of the clone3 entries of ``dress``."""
 
 
-@dataclass(slots=True)
-class Plan:
+class Plan(msgspec.Struct):
     """Everything that a restore will do inside of tasks."""
 
     snapshot: Snapshot

@@ -13,7 +13,8 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from orchestrator.errors import NotPermitted, RebuildFailed
 from orchestrator.ids import FarAddr, HostPid, HostTid, Pid, Tid
@@ -52,13 +53,12 @@ class Birth:
         """Called with the new task; returns the births of its own tape, in order."""
 
 
-@dataclass(eq=False, slots=True)
-class Actor:
+class Actor(msgspec.Struct, eq=False):
     """A task of the restored job while it is made."""
 
     tracee: Tracee
     tape: Tape | None = None
-    births: deque[Birth] = field(default_factory=deque)
+    births: deque[Birth] = msgspec.field(default_factory=deque)
     played: Played | None = None
     ended: bool = False
 

@@ -7,20 +7,20 @@ its filters that both have, before that one installs more.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from orchestrator.ids import ObjectId
 from orchestrator.kinds.task.process import Thread
 from orchestrator.tape.build import Tape
 
 
-@dataclass(slots=True)
-class ThreadTapes:
+class ThreadTapes(msgspec.Struct):
     """What one thread plays."""
 
     thread: Thread
     tape: Tape
-    births: list[ThreadTapes] = field(default_factory=list)
+    births: list[ThreadTapes] = msgspec.field(default_factory=list)
     """In the order of the clone3 entries of ``tape``."""
 
 

@@ -11,7 +11,8 @@ parents that orphans lost (see ends.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from orchestrator.errors import CannotHonour
 from orchestrator.ids import Pid
@@ -24,8 +25,7 @@ _SIGCHLD = 17
 _SHARED = {"memory": CLONE_VM, "files": CLONE_FILES, "filesystem": CLONE_FS, "signal_actions": CLONE_SIGHAND}
 
 
-@dataclass(eq=False, slots=True)
-class Node:
+class Node(msgspec.Struct, eq=False):
     """A process to be made."""
 
     pid: Pid
@@ -42,9 +42,9 @@ class Node:
     """Whether it founds a group, when it has made its children: none is born into it."""
     joins_group: Pid | None = None
     """A group to enter once everybody is there; None if it is born into its group or founds it."""
-    before_setsid: list[Node] = field(default_factory=list)
-    after_setsid: list[Node] = field(default_factory=list)
-    inherits: set[Pid] = field(default_factory=set)
+    before_setsid: list[Node] = msgspec.field(default_factory=list)
+    after_setsid: list[Node] = msgspec.field(default_factory=list)
+    inherits: set[Pid] = msgspec.field(default_factory=set)
     """Those of the nodes it clones that share pages with it."""
     hands_to: Node | None = None
     """For a stand-in that is the lost parent of somebody: who adopts its children."""
@@ -60,8 +60,7 @@ class Node:
         return self.process is not None and self.process.state is None
 
 
-@dataclass(slots=True)
-class Tree:
+class Tree(msgspec.Struct):
     """A plan: the origin makes the roots, and so on. ``nodes`` stand in an order of possible creation."""
 
     origin: Node

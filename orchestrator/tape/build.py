@@ -12,8 +12,9 @@ import signal
 import struct
 from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from orchestrator.ids import FarAddr, Pid, Tid
 from orchestrator.linux import syscalls
@@ -56,15 +57,13 @@ class Block:
         return Inside(self.offset + shift)
 
 
-@dataclass(frozen=True, slots=True)
-class Inside:
+class Inside(msgspec.Struct, frozen=True):
     """An address inside the tape's data."""
 
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(msgspec.Struct, frozen=True):
     """The address of an argument of another entry: a call that stores something there gives it to that one."""
 
     entry: int

@@ -21,8 +21,9 @@ import socket
 import struct
 import termios
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
+
+import msgspec
 
 from orchestrator.ids import DepotFd, HostPid, ObjectId, Pid
 from orchestrator.kinds.files.locks import FileLock, PosixLock
@@ -226,8 +227,7 @@ class FileTable(Record, frozen=True):
     """Those of F_SETLK: the table owns them."""
 
 
-@dataclass(slots=True)
-class Depot:
+class Depot(msgspec.Struct):
     """The process that opens everything, as the kinds see it while they write its tapes."""
 
     tape: Tape
@@ -244,15 +244,15 @@ class Depot:
     """What the process is called in the job."""
     proc: str = "/proc"
     """Where a /proc of the restored PID namespace is mounted."""
-    inherited: Mapping[str, DepotFd] = field(default_factory=dict)
+    inherited: Mapping[str, DepotFd] = msgspec.field(default_factory=dict)
     """Outside resources given at restore: key ("pipe[123]", "stdio[0]") -> a standing descriptor of the depot."""
     scratch_address: int = 0x10_0000_0000
     """An address of the depot process with nothing behind it: shared memory is made there, and unmapped again."""
-    helpers: list[Tape] = field(default_factory=list)
+    helpers: list[Tape] = msgspec.field(default_factory=list)
     """What children of the depot play, in the order of their births in its tape."""
-    _extras: dict[tuple[str, ObjectId], DepotFd] = field(default_factory=dict)
-    _users: dict[ObjectId, list[OpenFile]] = field(default_factory=dict)
-    _sole: dict[type, Any] = field(default_factory=dict)
+    _extras: dict[tuple[str, ObjectId], DepotFd] = msgspec.field(default_factory=dict)
+    _users: dict[ObjectId, list[OpenFile]] = msgspec.field(default_factory=dict)
+    _sole: dict[type, Any] = msgspec.field(default_factory=dict)
 
     def slot(self, file: ObjectId) -> DepotFd:
         """Return the standing number of an open file description."""
@@ -317,8 +317,7 @@ class Depot:
                 done += part
 
 
-@dataclass(slots=True)
-class Settling:
+class Settling(msgspec.Struct):
     """The last words of a kind, in the process that owns a descriptor, when all descriptors are in place."""
 
     tape: Tape
@@ -333,7 +332,7 @@ class Settling:
     """Whether this is the one descriptor of all that does what is done once for an open file."""
     free: int = 0
     """The lowest number that the table leaves free: what is opened gets it."""
-    numbers: Mapping[int, ObjectId] = field(default_factory=dict)
+    numbers: Mapping[int, ObjectId] = msgspec.field(default_factory=dict)
     """The table of this process."""
     handed_round: Collection[ObjectId] = ()
     """The files that one process has opened for all who share them."""
@@ -343,8 +342,7 @@ Capture = Callable[[FdView, Scope], Record | None]
 """Return the record, or None after noting a blocker in the scope."""
 
 
-@dataclass(frozen=True, slots=True)
-class FileKind:
+class FileKind(msgspec.Struct, frozen=True):
     """One kind of open file. The functions stand side by side in the kind's module."""
 
     name: str

@@ -6,7 +6,6 @@ Regular files are in ``ghost.py``.
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 
 from orchestrator.ids import ObjectId
@@ -85,7 +84,7 @@ def _make(
     # Nobody else has this name, so nothing of somebody else's is opened or removed.
     old = native_path(was.path)
     name = os.path.basename(old)
-    own = f".{name[:100]}.{secrets.token_hex(8)}"
+    own = f".{name[:100]}.{os.urandom(8).hex()}"
     remove = _AT_REMOVEDIR if file_type == stat.S_IFDIR else 0
     for directory in (os.path.dirname(old), "/tmp"):
         tape.openat(AT_FDCWD, directory, os.O_PATH | os.O_DIRECTORY | O_CLOEXEC, 0, may_fail=True)

@@ -10,7 +10,7 @@ Requests that somebody waits for, as from a disk, come back while the process is
 
 from __future__ import annotations
 
-import secrets
+import os
 import struct
 import time
 from collections.abc import Callable, Sequence
@@ -73,7 +73,7 @@ def _submit(play: Play, memory: Memory, vma: Vma, ring: Ring, room: int, fd: int
     if room <= 0:
         return room
     waiting = _waiting(memory, vma, ring)
-    cookie = secrets.randbits(64)
+    cookie = int.from_bytes(os.urandom(8), "little")
     tape = Tape("count the places of a context of asynchronous I/O")
     tape.memfd_create("orch", 0)
     pointers = do_nothing(tape, fd, cookie)

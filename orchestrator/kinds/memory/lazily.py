@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
+
+import msgspec
 
 from orchestrator.kinds.memory.record import AddressSpace, PageRun, Vma
 from orchestrator.kinds.task.process import Thread
@@ -38,8 +39,7 @@ class Area(NamedTuple):
     runs: tuple[PageRun, ...]
 
 
-@dataclass(slots=True)
-class Later:
+class Later(msgspec.Struct):
     """What comes later of one address space."""
 
     shared: Sequence[Interval]
@@ -48,7 +48,7 @@ class Later:
     """Pages that the kernel may want when it cannot wait for them, ascending."""
     least: int
     """Bytes of a mapping that are worth it."""
-    areas: list[Area] = field(default_factory=list)
+    areas: list[Area] = msgspec.field(default_factory=list)
 
     def take(self, vma: Vma, fill: list[PageRun]) -> list[PageRun]:
         """Take over what may come later of the runs of a mapping, and return the rest."""

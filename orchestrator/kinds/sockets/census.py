@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import cached_property
+
+import msgspec
 
 from orchestrator.ids import HostPid, ObjectId
 from orchestrator.kinds.scope import Scope
@@ -17,8 +18,7 @@ CUT_UNIX = "unix"
 """How --external allows that connections with the outside are cut."""
 
 
-@dataclass(slots=True)
-class Captured:
+class Captured(msgspec.Struct):
     """A socket of the job."""
 
     pid: HostPid
@@ -26,8 +26,7 @@ class Captured:
     object: ObjectId
 
 
-@dataclass(slots=True)
-class Leak:
+class Leak(msgspec.Struct):
     """A socket of the job that needs another one, by inode, to be in the job too."""
 
     holder: Captured
@@ -37,19 +36,18 @@ class Leak:
     """Called in the end with the object of the other socket, None if it is outside; tells whether that will do."""
 
 
-@dataclass
-class Census:
+class Census(msgspec.Struct, dict=True):
     """The sockets of one capture. It is one of the scope's finishers."""
 
     scope: Scope
     pid: HostPid
     """A process in the job's network namespace."""
-    sockets: dict[int, Captured] = field(default_factory=dict)
+    sockets: dict[int, Captured] = msgspec.field(default_factory=dict)
     """The captured sockets by inode."""
-    queues: deque[Callable[[], None]] = field(default_factory=deque)
+    queues: deque[Callable[[], None]] = msgspec.field(default_factory=deque)
     """Looks into queues, made when all tables are known: descriptors in flight may bring more sockets, and looks."""
-    leaks: list[Leak] = field(default_factory=list)
-    creators: list[tuple[int, Callable[[int], None]]] = field(default_factory=list)
+    leaks: list[Leak] = msgspec.field(default_factory=list)
+    creators: list[tuple[int, Callable[[int], None]]] = msgspec.field(default_factory=list)
     """Our descriptors of sockets whose maker we do not see, and what takes its pid."""
 
     @classmethod

@@ -11,7 +11,6 @@ import socket
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
 
@@ -112,13 +111,12 @@ def return_lent(depot: Depot, file: ObjectId, bound: Bound) -> None:
         set_int(depot.tape, depot.slot(file), *lent, 0)
 
 
-@dataclass
-class _Ports:
+class _Ports(msgspec.Struct):
     """The ports of a restore that several sockets share."""
 
-    lent: dict[ObjectId, tuple[int, int]] = field(default_factory=dict)
+    lent: dict[ObjectId, tuple[int, int]] = msgspec.field(default_factory=dict)
     """The option that a socket needs to be on as it is bound, whether it has it or not."""
-    places: dict[ObjectId, int] = field(default_factory=dict)
+    places: dict[ObjectId, int] = msgspec.field(default_factory=dict)
     """Which one a socket is of those that are dealt what comes in: they are bound in the order of their numbers."""
 
     @classmethod

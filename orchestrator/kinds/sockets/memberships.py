@@ -12,8 +12,9 @@ import os
 import socket
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
+
+import msgspec
 
 from orchestrator.errors import CannotHonour
 from orchestrator.ids import HostPid
@@ -45,8 +46,7 @@ class Membership(Record, frozen=True, array_like=True):
     sources: tuple[str, ...] = ()
 
 
-@dataclass
-class JoinedGroups:
+class JoinedGroups(msgspec.Struct, dict=True):
     """The groups of a network namespace."""
 
     pid: HostPid

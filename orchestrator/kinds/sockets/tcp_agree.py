@@ -7,7 +7,6 @@ one end has received need not be sent again by the other, and is not sent for th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import msgspec
 
@@ -18,8 +17,7 @@ _ATTEMPTS = 16
 _HALF = 1 << 31
 
 
-@dataclass
-class AgreeingEnd:
+class AgreeingEnd(msgspec.Struct):
     """One end of a connection while its record is made."""
 
     state: TcpState

@@ -8,8 +8,9 @@ happens. A second one, that stays, is made at the moment the job is killed; its 
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
 from functools import partial
+
+import msgspec
 
 from orchestrator.ids import HostPid
 from orchestrator.kinds.scope import Scope
@@ -21,8 +22,7 @@ KEEP = "tcp-keep"
 """How --external (and --tcp keep) allows that connections with the outside are kept."""
 
 
-@dataclass
-class TcpHold:
+class TcpHold(msgspec.Struct):
     """The connections with the outside of one capture."""
 
     scope: Scope

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from dataclasses import dataclass, field
 from functools import cached_property, partial
+
+import msgspec
 
 from orchestrator.ids import HostPid
 from orchestrator.kinds.files.kind import FdView
@@ -28,8 +29,7 @@ def _end(address: InetAddress) -> End:
     return address.plain, address.port, address.scope_id
 
 
-@dataclass(frozen=True, slots=True)
-class _Connection:
+class _Connection(msgspec.Struct, frozen=True):
     pid: HostPid
     what: str
     ino: int
@@ -37,14 +37,13 @@ class _Connection:
     end: AgreeingEnd
 
 
-@dataclass
-class TcpPeers:
+class TcpPeers(msgspec.Struct, dict=True):
     """The connections of one capture. It is one of the scope's finishers."""
 
     scope: Scope
     pid: HostPid
     """A process in the job's network namespace."""
-    connections: dict[tuple[End, End], _Connection] = field(default_factory=dict)
+    connections: dict[tuple[End, End], _Connection] = msgspec.field(default_factory=dict)
 
     @classmethod
     def of(cls, scope: Scope, pid: HostPid) -> TcpPeers:

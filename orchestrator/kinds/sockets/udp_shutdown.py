@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import select
 import socket
-from dataclasses import dataclass
 from functools import cached_property, partial
+
+import msgspec
 
 from orchestrator.ids import HostPid
 from orchestrator.kinds.scope import Scope
@@ -15,8 +16,7 @@ from orchestrator.linux.sockdiag import RCV_SHUTDOWN, SEND_SHUTDOWN, inet_shutdo
 SHUTDOWN_HOW = {1: socket.SHUT_RD, 2: socket.SHUT_WR, 3: socket.SHUT_RDWR}
 
 
-@dataclass
-class UdpShutdowns:
+class UdpShutdowns(msgspec.Struct, dict=True):
     """The UDP sockets of a network namespace."""
 
     pid: HostPid

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import select
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import msgspec
 
 from orchestrator.ids import HostPid, ObjectId
 from orchestrator.kinds.files.kind import FdView
@@ -30,8 +31,7 @@ class Place(NamedTuple):
     """Whether only the job has it mounted."""
 
 
-@dataclass(slots=True)
-class _Found:
+class _Found(msgspec.Struct):
     """A pseudo-terminal of which the job has an end."""
 
     object: ObjectId
@@ -41,8 +41,8 @@ class _Found:
     """Our own descriptor for the master, if the job has it."""
     holder: HostPid = _NOBODY
     what: str = ""
-    slaves: list[tuple[HostPid, str]] = field(default_factory=list)
-    hung_up: list[tuple[HostPid, str]] = field(default_factory=list)
+    slaves: list[tuple[HostPid, str]] = msgspec.field(default_factory=list)
+    hung_up: list[tuple[HostPid, str]] = msgspec.field(default_factory=list)
 
 
 class Controlled(NamedTuple):
@@ -53,15 +53,14 @@ class Controlled(NamedTuple):
     """The process group, as the host counts."""
 
 
-@dataclass(slots=True)
-class Terminals:
+class Terminals(msgspec.Struct):
     """The pseudo-terminals of one capture. It is one of the scope's finishers."""
 
     scope: Scope
-    sessions: dict[tuple[int, int], Controlled] = field(default_factory=dict)
+    sessions: dict[tuple[int, int], Controlled] = msgspec.field(default_factory=dict)
     """By the session's number on the host and the terminal's; complete when this finisher has run."""
-    _found: dict[tuple[int, int], _Found] = field(default_factory=dict)
-    _places: dict[int, Place | None] = field(default_factory=dict)
+    _found: dict[tuple[int, int], _Found] = msgspec.field(default_factory=dict)
+    _places: dict[int, Place | None] = msgspec.field(default_factory=dict)
 
     @classmethod
     def of(cls, scope: Scope) -> Terminals:

@@ -17,8 +17,9 @@ import os
 import select
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Literal
+
+import msgspec
 
 from orchestrator.kinds.terminals.records import Queues
 from orchestrator.kinds.terminals.termios import IXON, VSTOP, Settings
@@ -34,9 +35,8 @@ _NEWLINE = 10
 _FLUSHED_INPUT, _FLUSHED_OUTPUT, _STOPPED, _STARTED, _FLOW, _SETTINGS = 1, 2, 4, 8, 0x30, 0x40
 
 
-@dataclass(slots=True)
-class _Taken:
-    lines: list[bytes] = field(default_factory=list)
+class _Taken(msgspec.Struct):
+    lines: list[bytes] = msgspec.field(default_factory=list)
     typed: bytes = b""
     behind: bytes = b""
     printed: bytes = b""

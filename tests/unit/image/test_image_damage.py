@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,6 +20,7 @@ from image_samples import (
     read_everything,
     write_sample,
 )
+from msgspec.structs import replace
 
 from orchestrator.errors import ImageCorrupt, ImageError, ImageTruncated, ImageVersion, NotAnImage
 from orchestrator.image.header import Header
