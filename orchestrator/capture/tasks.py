@@ -370,9 +370,7 @@ class JobCapture:
                 wanted.append((turn.process, _TAPE_BYTES + probing))
         make_workspaces(wanted)
         for turn in turns:
-            owner = self._workspaces[turn.vm]
-            if owner is not turn.process:
-                turn.process.workspace = owner.workspace
+            turn.process.workspace = self._workspaces[turn.vm].workspace
 
     def _look_ahead(self, turns: Iterable[_Turn]) -> None:
         """Begin to look at large address spaces."""
@@ -484,7 +482,9 @@ class JobCapture:
         def describe_late(by_replica: bool) -> None:
             assert late is not None
             if by_replica:
-                found = describe(self.replicas[process.host].host, late.mappers)
+                replica = self.replicas[process.host].host
+                self._scope.names[replica] = process.name
+                found = describe(replica, late.mappers)
                 late.refuse_changed(found)
             else:
                 found = describe(process.seen, self._mappers)
