@@ -61,7 +61,7 @@ class Ahead:
     def held(self, tids: Sequence[HostTid]) -> None:
         """Name the tasks that stand still, in the order in which they will be asked about."""
         if self._channel is not None:
-            self._channel.send([int(tid) for tid in tids])
+            self._channel.send(tids)
 
     def alike(self, kind: int) -> Mapping[HostPid, HostPid]:
         """Return, for the held processes, the first of those that share one kernel structure (KCMP_VM, ...) with it.
@@ -82,7 +82,7 @@ class Ahead:
         """
         if self._channel is not None:
             large = [pid for pid in pids if count_fds(pid) >= MANY_DESCRIPTORS]
-            self._channel.send(([int(pid) for pid in pids if pid not in large], [int(pid) for pid in large]))
+            self._channel.send(([pid for pid in pids if pid not in large], large))
             self._expected = large
 
     def distrust(self, pid: HostPid) -> None:

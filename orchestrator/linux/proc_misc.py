@@ -129,9 +129,9 @@ def read_ns_ids(pid: int) -> dict[str, int]:
     "pid_for_children" between unshare(CLONE_NEWPID) and the first fork.
     """
     directory = f"/proc/{pid}/ns"
-    ids: dict[str, int] = read_before(directory) or {}
-    if ids:
-        return ids
+    if (known := read_before(directory)) is not None:
+        return known  # type: ignore[no-any-return]
+    ids = {}
     for name in os.listdir(directory):
         try:
             target = os.readlink(f"{directory}/{name}")

@@ -37,7 +37,7 @@ def read_before(path: str) -> Any:
 
 def read_file(path: str, directory: int | None = None) -> bytes:
     """Read a whole file. A read of procfs may be short before the end, so only an empty one is the end."""
-    if _foretold is not None and directory is None and (known := _foretold(path)) is not None:
+    if directory is None and (known := read_before(path)) is not None:
         return known  # type: ignore[no-any-return]
     fd = _open(path, _FLAGS, dir_fd=directory)
     try:
@@ -66,7 +66,7 @@ def inode_at(path: str) -> int:
 
 def read_record(path: str, directory: int | None = None) -> bytes:
     """Read a file that the kernel prints as one record below 64 KiB: one read gives all of it."""
-    if _foretold is not None and directory is None and (known := _foretold(path)) is not None:
+    if directory is None and (known := read_before(path)) is not None:
         return known  # type: ignore[no-any-return]
     fd = _open(path, _FLAGS, dir_fd=directory)
     try:

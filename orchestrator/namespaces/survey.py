@@ -113,7 +113,7 @@ def _note_strangers(first: HostPid, private: dict[str, int], known: set[int], sc
         try:
             ids = read_ns_ids(pid)
             shared = [name for name, inode in private.items() if ids.get(name) == inode]
-            if shared and read_status(pid).tracer_pid != os.getpid():  # a replica
+            if shared and read_status(pid).tracer_pid != os.getpid():  # else it is a replica
                 with open(f"/proc/{pid}/comm", "rb") as file:
                     comm = os.fsdecode(file.read().strip())
                 scope.outside(

@@ -33,7 +33,7 @@ _MASK64 = (1 << 64) - 1
 _NOT_PLAYED = 0x7FFF_FFFF_FFFF_FFFF
 
 
-# Not dataclasses, and the methods of a tape made beforehand: a job waits while some hundred calls a task are written.
+# Plain classes, and the methods of a tape made beforehand: a job waits while some hundred calls a task are written.
 class Result:
     """The result of an earlier entry, usable once as an argument of a later one; -1 if the earlier one has failed."""
 

@@ -138,46 +138,48 @@ def test_small_tables_need_no_reader() -> None:
         assert isinstance(fds, ProcFds)
 
 
-def test_small_files_are_told_once_and_only_while_the_job_is_held() -> None:
+@pytest.fixture
+def children() -> Iterator[list[HostPid]]:
+    """Give as many processes as are worth a reader."""
+    found: list[HostPid] = []
+    try:
+        for _ in range(ahead._MANY_PROCESSES):
+            found.append(_sleeper())  # noqa: PERF401 - those that there are end, whatever comes of the next
+        yield found
+    finally:
+        for pid in found:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def test_small_files_are_told_once_and_only_while_the_job_is_held(children: list[HostPid]) -> None:
     """Whatever the reader has not come to yet is read by ourselves."""
-    children = [_sleeper() for _ in range(ahead._MANY_PROCESSES)]
-    try:
-        with ahead.reading_ahead(children) as reading, reading.listening():
-            reading.held([HostTid(pid) for pid in children])
-            last = children[-1]
-            paths = [f"/proc/{last}/stat", f"/proc/{last}/auxv", f"/proc/{last}/ns", f"/proc/{last}/fd"]
-            reading.tell(children)
-            while paths[-1] not in reading._told:
-                assert reading._receive(), "nothing is told any more"
-            told = {path: procfs.read_before(path) for path in paths}
-            assert [procfs.read_before(path) for path in paths] == [None] * len(paths)
-        assert told[paths[0]] == Path(paths[0]).read_bytes()
-        assert told[paths[1]] == read_auxv(last)
-        assert told[paths[2]] == read_ns_ids(last)
-        with ProcFds(last) as fds:
-            assert told[paths[3]] == [(fd, fds.raw(fd)) for fd in fds.numbers()]
-        assert procfs.read_before(paths[0]) is None
-    finally:
-        for pid in children:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+    with ahead.reading_ahead(children) as reading, reading.listening():
+        reading.held([HostTid(pid) for pid in children])
+        last = children[-1]
+        paths = [f"/proc/{last}/stat", f"/proc/{last}/auxv", f"/proc/{last}/ns", f"/proc/{last}/fd"]
+        reading.tell(children)
+        while paths[-1] not in reading._told:
+            assert reading._receive(), "nothing is told any more"
+        told = {path: procfs.read_before(path) for path in paths}
+        assert [procfs.read_before(path) for path in paths] == [None] * len(paths)
+    assert told[paths[0]] == Path(paths[0]).read_bytes()
+    assert told[paths[1]] == read_auxv(last)
+    assert told[paths[2]] == read_ns_ids(last)
+    with ProcFds(last) as fds:
+        assert told[paths[3]] == [(fd, fds.raw(fd)) for fd in fds.numbers()]
+    assert procfs.read_before(paths[0]) is None
 
 
-def test_what_is_told_too_late_is_not_used() -> None:
+def test_what_is_told_too_late_is_not_used(children: list[HostPid]) -> None:
     """Who has looked himself may have changed it since."""
-    children = [_sleeper() for _ in range(ahead._MANY_PROCESSES)]
-    try:
-        with ahead.reading_ahead(children) as reading, reading.listening():
-            path = f"/proc/{children[-1]}/stat"
-            assert procfs.read_before(path) is None
-            reading.held([HostTid(pid) for pid in children])
-            assert reading.alike(KCMP_VM)
-            assert procfs.read_before(path) is None
-            assert procfs.read_before(f"/proc/{children[-1]}/auxv") is not None
-    finally:
-        for pid in children:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+    with ahead.reading_ahead(children) as reading, reading.listening():
+        path = f"/proc/{children[-1]}/stat"
+        assert procfs.read_before(path) is None
+        reading.held([HostTid(pid) for pid in children])
+        assert reading.alike(KCMP_VM)
+        assert procfs.read_before(path) is None
+        assert procfs.read_before(f"/proc/{children[-1]}/auxv") is not None
 
 
 def _sleeper() -> HostPid:
