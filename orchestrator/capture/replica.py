@@ -39,6 +39,7 @@ _CLONE_PTRACE = 0x2000
 _CLONE_ARGS = _CLONE_PTRACE.to_bytes(88, "little")
 """See struct clone_args in clone(2): a child that we trace, too, with exit signal 0."""
 _REAP_SECONDS = 2.0
+_TERMINATION = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PR_GET_NO_NEW_PRIVS = 39
 _NOT_IN_CHILD = frozenset(("dc", "wf"))
 
@@ -69,7 +70,14 @@ class Replica:
         self.process.leader.play(tape, self.process.workspace)
 
     def end(self) -> None:
-        """Kill the child and have its parent wait for it."""
+        """Kill the child and have its parent wait for it. A signal that is to end us waits for that."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _TERMINATION)
+        try:
+            self._end()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _end(self) -> None:
         with contextlib.suppress(OSError):
             os.kill(self.host, signal.SIGKILL)
             while os.WIFSTOPPED(os.waitpid(self.host, ptrace.WALL)[1]):

@@ -13,7 +13,16 @@ import pytest
 from harness.cgroups import of_job
 from harness.deadline import Deadline
 from harness.job import Job
+from harness.program import Program, Run
 from harness.stuck import STUCK, require_userfaultfd
+from orchestrator.capture import replica
+from orchestrator.capture.checkpoint import Request, take
+from orchestrator.capture.replica import reap_in
+from orchestrator.cli.termination import unwind_on_termination
+from orchestrator.freezer import find_cgroup, make_freezer
+from orchestrator.ids import HostPid, Pid
+from orchestrator.image.writer import ImageWriter
+from orchestrator.linux.proc_misc import read_children
 
 
 def asks_frozen(cgroup: Path) -> bool:
@@ -40,3 +49,31 @@ def test_a_checkpoint_that_is_told_to_end_thaws_the_job(job: Job, signo: signal.
     assert not asks_frozen(cgroup)
     assert os.listdir(job.image.parent) == []
     job.kill()
+
+
+def test_a_replica_that_ends_leaves_no_zombie(job: Job, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ORCHTEST_MIB", "16")
+    run = Run(Program("large_private"), job)
+    run.start()
+
+    def told_to_end(parent: HostPid, child: Pid) -> bool:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return reap_in(parent, child)
+
+    orch = os.fork()
+    if orch == 0:
+        code = 1
+        try:
+            unwind_on_termination()
+            replica.reap_in = told_to_end
+            with ImageWriter(tmp_path / "x.ckpt", architecture="x86_64", page_size=4096) as writer:
+                take(Request("x", freezer=make_freezer(find_cgroup(job.name)), durable=False), writer)
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(orch, 0)[1]) == 128 + signal.SIGTERM
+    assert not list(tmp_path.iterdir())
+    for pid in make_freezer(find_cgroup(job.name)).tasks():
+        assert read_children(pid, pid) == []
+    run.must_pass()
