@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -12,6 +13,8 @@ from orchestrator.capture.tasks import MemoryToWrite
 from orchestrator.ids import HostPid, Pid
 from orchestrator.kinds.memory.record import PageRun
 from orchestrator.kinds.task.process import Process
+from orchestrator.tape.build import TapeError
+from orchestrator.tape.tracee import TaskGone
 
 _RLIMIT_FSIZE = 1
 _INFINITY = (1 << 64) - 1
@@ -64,24 +67,28 @@ def write_held(
     for write in writes:
         process = write.process
         able_itself = write.bytes >= SMALL_BYTES and process.pid in able
-        may_clone = keep is not None and able_itself and process.owns_workspace and may_share(write.vmas)
-        known = replicas.get(process.host)
-        prepared.append((write, able_itself, known or Cloning.of(process) if may_clone else None))
+        source: Cloning | Replica | None = None
+        if keep is not None and able_itself and process.owns_workspace and may_share(write.vmas):
+            source = replicas.get(process.host) or Cloning.of(process, keep)
+        prepared.append((write, able_itself, source))
 
     def parts() -> Iterator[_Part]:
-        for (process, vmas, runs, unreadable), able_itself, cloning in prepared:
-            replica = cloning
-            if isinstance(cloning, Cloning):
-                _, replica = cloning.finish()
-                if replica is not None and keep is not None:
-                    keep(replica)
-            if isinstance(replica, Replica):
+        for (process, vmas, runs, unreadable), able_itself, source in prepared:
+            replica = source.finish()[1] if isinstance(source, Cloning) else source
+            if replica is not None:
                 theirs, runs = split_runs(vmas, runs)
                 theirs_unreadable, unreadable = split_runs(vmas, unreadable)
                 left.append(Left(replica, theirs, theirs_unreadable))
             yield _Part(process, runs, unreadable, able_itself and replica is None)
 
-    _write(parts(), image_fd, pages_at, progress)
+    try:
+        _write(parts(), image_fd, pages_at, progress)
+    except BaseException:
+        for _, _, source in prepared:
+            if isinstance(source, Cloning):
+                with contextlib.suppress(OSError, TaskGone, TapeError):
+                    source.finish()
+        raise
 
 
 def write_replicas(left: Sequence[Left], image_fd: int, pages_at: int, progress: Progress) -> None:

@@ -11,7 +11,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Self
 
 from orchestrator.capture.hold import HeldProcess
@@ -39,9 +39,20 @@ _CLONE_PTRACE = 0x2000
 _CLONE_ARGS = _CLONE_PTRACE.to_bytes(88, "little")
 """See struct clone_args in clone(2): a child that we trace, too, with exit signal 0."""
 _REAP_SECONDS = 2.0
+_LOOK_FOR_STOP = os.WEXITED | os.WSTOPPED | os.WNOWAIT | ptrace.WALL
 _TERMINATION = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PR_GET_NO_NEW_PRIVS = 39
 _NOT_IN_CHILD = frozenset(("dc", "wf"))
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let signals that are to end us wait for a few moments."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _TERMINATION)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Replica:
@@ -71,11 +82,8 @@ class Replica:
 
     def end(self) -> None:
         """Kill the child and have its parent wait for it. A signal that is to end us waits for that."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _TERMINATION)
-        try:
+        with _uninterrupted():
             self._end()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _end(self) -> None:
         with contextlib.suppress(OSError):
@@ -118,25 +126,34 @@ def write_birth(tape: Tape) -> Birth:
 
 
 class Cloning:
-    """A held process that plays a tape with a birth at its end: many can do so at once."""
+    """A held process that plays a tape with a birth at its end: many can do so at once. ``keep`` gets the replica."""
 
-    def __init__(self, process: HeldProcess, tape: Tape, birth: Birth) -> None:
+    def __init__(self, process: HeldProcess, tape: Tape, birth: Birth, keep: Keep) -> None:
         assert process.workspace is not None
         self._process = process
         self._birth = birth
+        self._keep = keep
+        self._finished: tuple[Played, Replica | None] | None = None
         process.leader.start(tape, process.workspace)
 
     @classmethod
-    def of(cls, process: HeldProcess) -> Self:
+    def of(cls, process: HeldProcess, keep: Keep) -> Self:
         """Let a process do nothing else."""
         tape = Tape(f"{process.name}: clone for a snapshot")
-        return cls(process, tape, write_birth(tape))
+        return cls(process, tape, write_birth(tape), keep)
 
     def finish(self) -> tuple[Played, Replica | None]:
-        """Return what the tape returned before, and the replica.
+        """Return what the tape returned before, and the replica; again if it was interrupted, or is asked again.
 
         None if there can be none: limits of the process or its cgroup forbid one more.
         """
+        if self._finished is None:
+            os.waitid(os.P_PID, self._process.leader.tid, _LOOK_FOR_STOP)  # interrupted here, nothing is lost
+            with _uninterrupted():
+                self._finished = self._finish()
+        return self._finished
+
+    def _finish(self) -> tuple[Played, Replica | None]:
         try:
             self._process.leader.finish()
             raise AssertionError("the parent of a replica has ended")
@@ -146,7 +163,9 @@ class Cloning:
                 return played, None
             if error.entry != self._birth.only_child.entry:
                 raise
-            return played, self._replica(Pid(played.result(self._birth.clone)))
+            replica = self._replica(Pid(played.result(self._birth.clone)))
+            self._keep(replica)
+            return played, replica
 
     def _replica(self, pid: Pid) -> Replica:
         process = self._process

@@ -94,11 +94,12 @@ class _Turn(msgspec.Struct):
     cloning: Cloning | None = None
     """What it becomes a parent by."""
 
-    def begin(self, asked: Asked) -> None:
+    def begin(self, asked: Asked, keep: Keep | None) -> None:
         """Let the leader play."""
         process = self.process
         if asked.birth is not None:
-            self.cloning = Cloning(process, asked.tape, asked.birth)
+            assert keep is not None
+            self.cloning = Cloning(process, asked.tape, asked.birth, keep)
         else:
             assert process.workspace is not None
             process.leader.start(asked.tape, process.workspace)
@@ -106,8 +107,12 @@ class _Turn(msgspec.Struct):
 
     def finish(self) -> tuple[Played, Replica | None]:
         """Wait for what the leader plays."""
+        if self.cloning is not None:
+            finished = self.cloning.finish()
+            self.asked = None
+            return finished
         self.asked = None
-        return self.cloning.finish() if self.cloning is not None else (self.process.leader.finish(), None)
+        return self.process.leader.finish(), None
 
 
 class JobCapture:
@@ -388,7 +393,7 @@ class JobCapture:
         """Let the leader of a process begin to play what it is asked."""
         leader = turn.views[0]
         settle_interrupted_call(leader.thread, leader.status)
-        turn.begin(self._ask(turn, leader.thread, leader.status))
+        turn.begin(self._ask(turn, leader.thread, leader.status), self._keep)
 
     def _ask(self, turn: _Turn, thread: Tracee, status: Status) -> Asked:
         process = turn.process
@@ -397,8 +402,7 @@ class JobCapture:
 
     def _finish(self, turn: _Turn) -> Played:
         played, replica = turn.finish()
-        if replica is not None and self._keep is not None:
-            self._keep(replica)
+        if replica is not None:
             self.replicas[turn.process.host] = replica
         return played
 

@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,8 @@ from harness.program import Program, Run
 from harness.stuck import STUCK, require_userfaultfd
 from orchestrator.capture import replica
 from orchestrator.capture.checkpoint import Request, take
-from orchestrator.capture.replica import reap_in
 from orchestrator.cli.termination import unwind_on_termination
 from orchestrator.freezer import find_cgroup, make_freezer
-from orchestrator.ids import HostPid, Pid
 from orchestrator.image.writer import ImageWriter
 from orchestrator.linux.proc_misc import read_children
 
@@ -51,21 +50,28 @@ def test_a_checkpoint_that_is_told_to_end_thaws_the_job(job: Job, signo: signal.
     job.kill()
 
 
-def test_a_replica_that_ends_leaves_no_zombie(job: Job, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("amid", ["birth", "end"])
+def test_a_replica_leaves_no_zombie(job: Job, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, amid: str) -> None:
     monkeypatch.setenv("ORCHTEST_MIB", "16")
     run = Run(Program("large_private"), job)
     run.start()
 
-    def told_to_end(parent: HostPid, child: Pid) -> bool:
-        os.kill(os.getpid(), signal.SIGTERM)
-        return reap_in(parent, child)
+    def told_to_end(function: Callable[..., object]) -> Callable[..., object]:
+        def told(*arguments: object) -> object:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return function(*arguments)
+
+        return told
 
     orch = os.fork()
     if orch == 0:
         code = 1
         try:
             unwind_on_termination()
-            replica.reap_in = told_to_end
+            if amid == "birth":
+                monkeypatch.setattr(replica.Replica, "__init__", told_to_end(replica.Replica.__init__))
+            else:
+                monkeypatch.setattr(replica, "reap_in", told_to_end(replica.reap_in))
             with ImageWriter(tmp_path / "x.ckpt", architecture="x86_64", page_size=4096) as writer:
                 take(Request("x", freezer=make_freezer(find_cgroup(job.name)), durable=False), writer)
         except SystemExit as end:
